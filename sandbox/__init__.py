@@ -1,0 +1,1 @@
+"""The embedded sandbox: a local stand-in for OVHcloud that the same Pulumi program is deployed to."""

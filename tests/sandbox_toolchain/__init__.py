@@ -1,0 +1,1 @@
+"""Tests of the toolchain and of the sandbox's processes."""
