@@ -1,0 +1,585 @@
+"""The metrics of a vLLM 0.13.0 server: its families as data, and a small registry that prints them.
+
+The output follows prometheus_client's text format in every detail that a consumer may rely on: order of
+labels, floats (`1.0`, `1.7953531880019178e+09`), and a gauge `<name>_created` beside every counter,
+histogram and summary that the client library makes itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Literal
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Media type of the exposition."""
+
+FINISHED_REASONS = ("stop", "length", "abort", "error")
+"""Values of the label `finished_reason`; all exist from the start."""
+
+UNCOUNTED_HANDLERS = ("/metrics", "/health", "/load", "/ping", "/version", "/server_info")
+"""Paths for which vLLM keeps no HTTP metrics."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric family as it appears in the exposition."""
+
+    name: str
+    """As on the TYPE line."""
+    type: Literal["counter", "gauge", "histogram", "summary"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] | Literal["model length"] = ()
+    """Upper bounds without +Inf; `model length` is the 1-2-5 series up to the longest sequence."""
+    created: bool = True
+    """Whether a counter, histogram or summary tells when it was made."""
+
+    @property
+    def base(self) -> str:
+        """The name without a counter's `_total`, to which `_created` is appended."""
+        return self.name.removesuffix("_total") if self.type == "counter" else self.name
+
+
+_ENGINE = ("engine", "model_name")
+_FIRST_TOKEN_BUCKETS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    *(20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+_TOKEN_BUCKETS = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+    *(20.0, 40.0, 80.0),
+)
+_REQUEST_BUCKETS = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+_ITERATION_BUCKETS = (1.0, *(2.0**power for power in range(3, 15)))
+_HIGHR_BUCKETS = (
+    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0),
+    *(7.5, 10.0, 30.0, 60.0),
+)
+_CACHE_CONFIG = {
+    # CacheConfig of a CUDA server with default arguments; num_gpu_blocks and engine are filled in.
+    "block_size": "16",
+    "cache_dtype": "auto",
+    "calculate_kv_scales": "False",
+    "cpu_kvcache_space_bytes": "None",
+    "cpu_offload_gb": "0.0",
+    "enable_prefix_caching": "True",
+    "gpu_memory_utilization": "0.9",
+    "is_attention_free": "False",
+    "kv_cache_memory_bytes": "None",
+    "kv_offloading_backend": "None",
+    "kv_offloading_size": "None",
+    "kv_sharing_fast_prefill": "False",
+    "mamba_block_size": "None",
+    "mamba_cache_dtype": "auto",
+    "mamba_page_size_padded": "None",
+    "mamba_ssm_cache_dtype": "auto",
+    "num_cpu_blocks": "None",
+    "num_gpu_blocks_override": "None",
+    "prefix_caching_hash_algo": "sha256",
+    "sliding_window": "None",
+    "swap_space": "4.0",
+}
+
+
+def _latency(name: str, help_text: str) -> Family:
+    return Family(name, "histogram", help_text, _ENGINE, _REQUEST_BUCKETS)
+
+
+def _lengths(name: str, help_text: str) -> Family:
+    return Family(name, "histogram", help_text, _ENGINE, "model length")
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "python_gc_objects_collected_total",
+        "counter",
+        "Objects collected during gc",
+        ("generation",),
+        created=False,
+    ),
+    Family(
+        "python_gc_objects_uncollectable_total",
+        "counter",
+        "Uncollectable objects found during GC",
+        ("generation",),
+        created=False,
+    ),
+    Family(
+        "python_gc_collections_total",
+        "counter",
+        "Number of times this generation was collected",
+        ("generation",),
+        created=False,
+    ),
+    Family(
+        "python_info",
+        "gauge",
+        "Python platform information",
+        ("implementation", "major", "minor", "patchlevel", "version"),
+    ),
+    Family("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes."),
+    Family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes."),
+    Family("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds."),
+    Family(
+        "process_cpu_seconds_total",
+        "counter",
+        "Total user and system CPU time spent in seconds.",
+        created=False,
+    ),
+    Family("process_open_fds", "gauge", "Number of open file descriptors."),
+    Family("process_max_fds", "gauge", "Maximum number of open file descriptors."),
+    Family("vllm:num_requests_running", "gauge", "Number of requests in model execution batches.", _ENGINE),
+    Family("vllm:num_requests_waiting", "gauge", "Number of requests waiting to be processed.", _ENGINE),
+    Family(
+        "vllm:engine_sleep_state",
+        "gauge",
+        "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; "
+        "weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2.",
+        (*_ENGINE, "sleep_state"),
+    ),
+    Family("vllm:kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.", _ENGINE),
+    Family(
+        "vllm:prefix_cache_queries_total",
+        "counter",
+        "Prefix cache queries, in terms of number of queried tokens.",
+        _ENGINE,
+    ),
+    Family(
+        "vllm:prefix_cache_hits_total",
+        "counter",
+        "Prefix cache hits, in terms of number of cached tokens.",
+        _ENGINE,
+    ),
+    Family(
+        "vllm:external_prefix_cache_queries_total",
+        "counter",
+        "External prefix cache queries from KV connector cross-instance cache sharing, "
+        "in terms of number of queried tokens.",
+        _ENGINE,
+    ),
+    Family(
+        "vllm:external_prefix_cache_hits_total",
+        "counter",
+        "External prefix cache hits from KV connector cross-instance cache sharing, "
+        "in terms of number of cached tokens.",
+        _ENGINE,
+    ),
+    Family(
+        "vllm:mm_cache_queries_total",
+        "counter",
+        "Multi-modal cache queries, in terms of number of queried items.",
+        _ENGINE,
+    ),
+    Family(
+        "vllm:mm_cache_hits_total",
+        "counter",
+        "Multi-modal cache hits, in terms of number of cached items.",
+        _ENGINE,
+    ),
+    Family(
+        "vllm:num_preemptions_total",
+        "counter",
+        "Cumulative number of preemption from the engine.",
+        _ENGINE,
+    ),
+    Family("vllm:prompt_tokens_total", "counter", "Number of prefill tokens processed.", _ENGINE),
+    Family("vllm:generation_tokens_total", "counter", "Number of generation tokens processed.", _ENGINE),
+    Family(
+        "vllm:request_success_total",
+        "counter",
+        "Count of successfully processed requests.",
+        (*_ENGINE, "finished_reason"),
+    ),
+    _lengths("vllm:request_prompt_tokens", "Number of prefill tokens processed."),
+    _lengths("vllm:request_generation_tokens", "Number of generation tokens processed."),
+    Family(
+        "vllm:iteration_tokens_total",
+        "histogram",
+        "Histogram of number of tokens per engine_step.",
+        _ENGINE,
+        _ITERATION_BUCKETS,
+    ),
+    _lengths(
+        "vllm:request_max_num_generation_tokens",
+        "Histogram of maximum number of requested generation tokens.",
+    ),
+    Family(
+        "vllm:request_params_n",
+        "histogram",
+        "Histogram of the n request parameter.",
+        _ENGINE,
+        (1.0, 2.0, 5.0, 10.0, 20.0),
+    ),
+    _lengths("vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter."),
+    Family(
+        "vllm:time_to_first_token_seconds",
+        "histogram",
+        "Histogram of time to first token in seconds.",
+        _ENGINE,
+        _FIRST_TOKEN_BUCKETS,
+    ),
+    Family(
+        "vllm:inter_token_latency_seconds",
+        "histogram",
+        "Histogram of inter-token latency in seconds.",
+        _ENGINE,
+        _TOKEN_BUCKETS,
+    ),
+    Family(
+        "vllm:request_time_per_output_token_seconds",
+        "histogram",
+        "Histogram of time_per_output_token_seconds per request.",
+        _ENGINE,
+        _TOKEN_BUCKETS,
+    ),
+    _latency("vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds."),
+    _latency("vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request."),
+    _latency("vllm:request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request."),
+    _latency("vllm:request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request."),
+    _latency("vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request."),
+    _lengths(
+        "vllm:request_prefill_kv_computed_tokens",
+        "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
+    ),
+    Family(
+        "vllm:cache_config_info",
+        "gauge",
+        "Information of the LLMEngine CacheConfig",
+        (*_CACHE_CONFIG, "engine", "num_gpu_blocks"),
+    ),
+    Family(
+        "http_requests_total",
+        "counter",
+        "Total number of requests by method, status and handler.",
+        ("handler", "method", "status"),
+    ),
+    Family(
+        "http_request_size_bytes",
+        "summary",
+        "Content length of incoming requests by handler. Only value of header is respected. "
+        "Otherwise ignored. No percentile calculated. ",
+        ("handler",),
+    ),
+    Family(
+        "http_response_size_bytes",
+        "summary",
+        "Content length of outgoing responses by handler. Only value of header is respected. "
+        "Otherwise ignored. No percentile calculated. ",
+        ("handler",),
+    ),
+    Family(
+        "http_request_duration_highr_seconds",
+        "histogram",
+        "Latency with many buckets but no API specific labels. "
+        "Made for more accurate percentile calculations. ",
+        (),
+        _HIGHR_BUCKETS,
+    ),
+    Family(
+        "http_request_duration_seconds",
+        "histogram",
+        "Latency with only few buckets by handler. "
+        "Made to be only used if aggregation by handler is important. ",
+        ("handler", "method"),
+        (0.1, 0.5, 1.0),
+    ),
+)
+"""Every family of a text-generation server without LoRA, speculative decoding or a KV connector, in order."""
+
+
+def one_two_five(longest: int) -> tuple[float, ...]:
+    """vLLM's bucket bounds for numbers of tokens: 1, 2, 5, 10, … up to `longest`."""
+    bounds: list[float] = []
+    power = 1
+    while power <= longest:
+        bounds += [float(digit * power) for digit in (1, 2, 5) if digit * power <= longest]
+        power *= 10
+    return tuple(bounds)
+
+
+def format_float(value: float) -> str:
+    """A number as prometheus_client prints it: Python's shortest form, exponents as early as Go's."""
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    if math.isnan(value):
+        return "NaN"
+    text = repr(float(value))
+    dot = text.find(".")
+    if value > 0 and dot > 6:
+        mantissa = f"{text[0]}.{text[1:dot]}{text[dot + 1 :]}".rstrip("0.")
+        return f"{mantissa}e+0{dot - 1}"
+    return text
+
+
+def _sample(name: str, labels: Mapping[str, str]) -> str:
+    """A sample line up to its value."""
+    if not labels:
+        return f"{name} "
+    pairs = ",".join(f'{label}="{_escape(labels[label])}"' for label in sorted(labels))
+    return f"{name}{{{pairs}}} "
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+class Number:
+    """One series of a counter or gauge."""
+
+    def __init__(self, family: Family, labels: Mapping[str, str]) -> None:
+        self.value = 0.0
+        self._line = _sample(family.name, labels)
+
+    def lines(self) -> list[str]:
+        """The sample lines."""
+        return [self._line + format_float(self.value)]
+
+
+class Distribution:
+    """One series of a histogram, or of a summary (which has no buckets)."""
+
+    def __init__(self, family: Family, labels: Mapping[str, str], bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._buckets = [
+            _sample(f"{family.name}_bucket", {**labels, "le": format_float(bound)})
+            for bound in ((*bounds, math.inf) if family.type == "histogram" else ())
+        ]
+        self._count_line = _sample(f"{family.name}_count", labels)
+        self._sum_line = _sample(f"{family.name}_sum", labels)
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Counts `times` observations of `value`."""
+        self._counts[bisect_left(self._bounds, value)] += times
+        self._sum += value * times
+
+    def lines(self) -> list[str]:
+        """The sample lines."""
+        cumulative = list(accumulate(self._counts))
+        lines = [line + format_float(count) for line, count in zip(self._buckets, cumulative, strict=False)]
+        return [
+            *lines,
+            self._count_line + format_float(cumulative[-1]),
+            self._sum_line + format_float(self._sum),
+        ]
+
+
+@dataclass
+class _Exposed:
+    """A family with its series, and the text that does not change."""
+
+    family: Family
+    series: dict[tuple[str, ...], Number | Distribution] = field(default_factory=dict)
+    created: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        name, help_text, kind = self.family.name, self.family.help, self.family.type
+        lines = [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
+        for series in self.series.values():
+            lines += series.lines()
+        if self.created:
+            name = f"{self.family.base}_created"
+            lines += [f"# HELP {name} {help_text}", f"# TYPE {name} gauge", *self.created]
+        return lines
+
+
+class Registry:
+    """The series of one process. Asking for a family or labels that the table lacks is a KeyError."""
+
+    def __init__(self, families: Sequence[Family], longest: int) -> None:
+        """`longest` is the longest sequence in tokens (`--max-model-len`)."""
+        self._longest = longest
+        self._exposed = {family.name: _Exposed(family) for family in families}
+
+    def number(self, name: str, **labels: str) -> Number:
+        """A series of a counter or gauge, made when it is first asked for."""
+        series = self._series(name, labels)
+        assert isinstance(series, Number)
+        return series
+
+    def distribution(self, name: str, **labels: str) -> Distribution:
+        """A series of a histogram or summary, made when it is first asked for."""
+        series = self._series(name, labels)
+        assert isinstance(series, Distribution)
+        return series
+
+    def expose(self) -> str:
+        """The text exposition of all families, with a final newline."""
+        lines: list[str] = []
+        for exposed in self._exposed.values():
+            lines += exposed.lines()
+        return "\n".join(lines) + "\n"
+
+    def _series(self, name: str, labels: Mapping[str, str]) -> Number | Distribution:
+        exposed = self._exposed[name]
+        family = exposed.family
+        key = tuple(labels[label] for label in family.labels)
+        series = exposed.series.get(key)
+        if series is not None:
+            return series
+        series = self._make(family, labels)
+        exposed.series[key] = series
+        if family.created and family.type != "gauge":
+            exposed.created.append(_sample(f"{family.base}_created", labels) + format_float(time.time()))
+        return series
+
+    def _make(self, family: Family, labels: Mapping[str, str]) -> Number | Distribution:
+        if family.type in ("counter", "gauge"):
+            return Number(family, labels)
+        bounds = one_two_five(self._longest) if isinstance(family.buckets, str) else family.buckets
+        return Distribution(family, labels, bounds)
+
+
+@dataclass(frozen=True)
+class FinishedSequence:
+    """What vLLM records when a sequence ends; times are seconds of one clock."""
+
+    reason: str
+    """One of `FINISHED_REASONS`."""
+    prompt_tokens: int
+    generation_tokens: int
+    max_tokens: int
+    arrived: float
+    scheduled: float | None
+    first_token: float | None
+    """None for a sequence that ended before its first token."""
+    ended: float
+
+
+class ServerMetrics:
+    """The metrics of one running server; made when its engine is ready."""
+
+    def __init__(
+        self, model_name: str, max_model_len: int, kv_blocks: int, weights_bytes: float, started: float
+    ) -> None:
+        """`started` is the Unix time of the process's start, `model_name` the first served name."""
+        self._registry = Registry(FAMILIES, max_model_len)
+        self._labels = {"engine": "0", "model_name": model_name}
+        self._started = started
+        self._process(weights_bytes)
+        self._running = self._number("num_requests_running")
+        self._waiting = self._number("num_requests_waiting")
+        for state in ("awake", "weights_offloaded", "discard_all"):
+            self._number("engine_sleep_state", sleep_state=state).value = float(state == "awake")
+        self._kv_usage = self._number("kv_cache_usage_perc")
+        self._prefix_queries = self._number("prefix_cache_queries_total")
+        for name in (
+            *("prefix_cache_hits", "external_prefix_cache_queries", "external_prefix_cache_hits"),
+            *("mm_cache_queries", "mm_cache_hits", "num_preemptions"),
+        ):
+            self._number(f"{name}_total")
+        self._prompt_tokens = self._number("prompt_tokens_total")
+        self._generation_tokens = self._number("generation_tokens_total")
+        self._finished = {
+            reason: self._number("request_success_total", finished_reason=reason)
+            for reason in FINISHED_REASONS
+        }
+        self._request_prompt_tokens = self._distribution("request_prompt_tokens")
+        self._request_generation_tokens = self._distribution("request_generation_tokens")
+        self._iteration_tokens = self._distribution("iteration_tokens_total")
+        self._request_max_generation = self._distribution("request_max_num_generation_tokens")
+        self._request_n = self._distribution("request_params_n")
+        self._request_max_tokens = self._distribution("request_params_max_tokens")
+        self._first_token = self._distribution("time_to_first_token_seconds")
+        self._inter_token = self._distribution("inter_token_latency_seconds")
+        self._per_token = self._distribution("request_time_per_output_token_seconds")
+        self._e2e = self._distribution("e2e_request_latency_seconds")
+        self._queue = self._distribution("request_queue_time_seconds")
+        self._inference = self._distribution("request_inference_time_seconds")
+        self._prefill = self._distribution("request_prefill_time_seconds")
+        self._decode = self._distribution("request_decode_time_seconds")
+        self._kv_computed = self._distribution("request_prefill_kv_computed_tokens")
+        cache = {**_CACHE_CONFIG, "engine": "0", "num_gpu_blocks": str(kv_blocks)}
+        self._registry.number("vllm:cache_config_info", **cache).value = 1.0
+        self._http_duration = self._registry.distribution("http_request_duration_highr_seconds")
+
+    def step(self, prompt_tokens: int, first_tokens: int, decoded: int, gap: float) -> None:
+        """One engine step: prompts completed (in tokens), first tokens, others `gap` seconds after theirs."""
+        self._prefix_queries.value += prompt_tokens
+        self._prompt_tokens.value += prompt_tokens
+        self._generation_tokens.value += first_tokens + decoded
+        self._iteration_tokens.observe(prompt_tokens + first_tokens + decoded)
+        if decoded:
+            self._inter_token.observe(gap, decoded)
+
+    def first_token(self, seconds: float) -> None:
+        """A sequence got its first token so long after the request's arrival."""
+        self._first_token.observe(seconds)
+
+    def finished(self, sequence: FinishedSequence) -> None:
+        """A sequence ended. One that had no token yet is counted but has no durations."""
+        self._finished[sequence.reason].value += 1
+        self._request_prompt_tokens.observe(sequence.prompt_tokens)
+        self._request_generation_tokens.observe(sequence.generation_tokens)
+        self._request_max_tokens.observe(sequence.max_tokens)
+        if sequence.scheduled is None or sequence.first_token is None:
+            return
+        decode = sequence.ended - sequence.first_token
+        self._e2e.observe(sequence.ended - sequence.arrived)
+        self._queue.observe(sequence.scheduled - sequence.arrived)
+        self._inference.observe(sequence.ended - sequence.scheduled)
+        self._prefill.observe(sequence.first_token - sequence.scheduled)
+        self._decode.observe(decode)
+        self._per_token.observe(decode / max(1, sequence.generation_tokens - 1))
+        self._kv_computed.observe(sequence.prompt_tokens)
+
+    def request_finished(self, n: int, most_generated: int) -> None:
+        """All `n` sequences of a request ended, the longest with `most_generated` tokens."""
+        self._request_n.observe(n)
+        self._request_max_generation.observe(most_generated)
+
+    def http(
+        self, handler: str, method: str, status: int, request_size: int, response_size: int, seconds: float
+    ) -> None:
+        """An HTTP answer; `handler` is the path of the route, `none` when there is none. Sizes in bytes."""
+        if handler in UNCOUNTED_HANDLERS:
+            return
+        group = f"{status // 100}xx"
+        self._registry.number("http_requests_total", handler=handler, method=method, status=group).value += 1
+        self._registry.distribution("http_request_size_bytes", handler=handler).observe(request_size)
+        self._registry.distribution("http_response_size_bytes", handler=handler).observe(response_size)
+        self._http_duration.observe(seconds)
+        duration = self._registry.distribution(
+            "http_request_duration_seconds", handler=handler, method=method
+        )
+        duration.observe(seconds)
+
+    def expose(self, running: int, waiting: int, kv_usage: float) -> str:
+        """The text of `/metrics` with these values for the engine's gauges."""
+        self._running.value = running
+        self._waiting.value = waiting
+        self._kv_usage.value = kv_usage
+        self._cpu.value = round((time.time() - self._started) * 0.3, 2)
+        return self._registry.expose()
+
+    def _process(self, weights_bytes: float) -> None:
+        """What prometheus_client tells about the process; invented, but of a plausible size."""
+        for generation, (objects, collections) in enumerate(((12920, 1629), (1772, 147), (575, 10))):
+            labels = {"generation": str(generation)}
+            self._registry.number("python_gc_objects_collected_total", **labels).value = objects
+            self._registry.number("python_gc_objects_uncollectable_total", **labels)
+            self._registry.number("python_gc_collections_total", **labels).value = collections
+        version = {"major": "3", "minor": "12", "patchlevel": "12", "version": "3.12.12"}
+        self._registry.number("python_info", implementation="CPython", **version).value = 1
+        self._registry.number("process_virtual_memory_bytes").value = round(weights_bytes) + 6_194_094_080
+        self._registry.number("process_resident_memory_bytes").value = 928_608_256
+        # The kernel counts in clock ticks: 10 ms.
+        self._registry.number("process_start_time_seconds").value = round(self._started, 2)
+        self._cpu = self._registry.number("process_cpu_seconds_total")
+        self._registry.number("process_open_fds").value = 34
+        self._registry.number("process_max_fds").value = 1_048_576
+
+    def _number(self, name: str, **labels: str) -> Number:
+        return self._registry.number(f"vllm:{name}", **self._labels, **labels)
+
+    def _distribution(self, name: str) -> Distribution:
+        return self._registry.distribution(f"vllm:{name}", **self._labels)

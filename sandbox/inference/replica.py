@@ -1,0 +1,205 @@
+"""A vLLM container of an AI Deploy app: its cold start on the platform's clock, then its HTTP API.
+
+Each start downloads the weights again: whether a standalone volume keeps them over a restart is not
+documented. When to start, probe and kill a container is for the platform to decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from autoscaling.replica import (
+    GPUS,
+    ColdStart,
+    EngineParameters,
+    Gpu,
+    context_length,
+    engine_parameters,
+    parameter_count,
+    weights_bytes,
+)
+from sandbox.clock import Clock
+from sandbox.inference.command import CommandError, ServerArguments, server_arguments
+from sandbox.inference.engine import EngineLoop
+from sandbox.inference.metrics import ServerMetrics
+from sandbox.inference.openai import VERSION
+from sandbox.inference.server import VllmServer
+from sandbox.interfaces import JsonObject
+
+_DEFAULT_APP_PORT = 8080  # AI Deploy's, when the spec has no defaultHttpPort
+_DEFAULT_GPU = "h100-1-gpu"  # stands in for flavors whose GPU is not in the table
+
+
+@dataclass(frozen=True)
+class ReplicaSettings:
+    """How replicas behave."""
+
+    cold_start: ColdStart = field(default_factory=ColdStart)
+    """Durations in platform seconds."""
+    inference_speed: float = 1.0
+    """Seconds of the replica model per wall-clock second; by default tokens come at their real pace."""
+    median_answer_tokens: int = 200
+    """Half of the answers are longer, if the request allows; assumed."""
+    stream_writes_per_second: float = 2000.0
+    """Per replica: bounds the cost of many streams, which then get several tokens at once."""
+
+
+class VllmReplica:
+    """A container that runs vLLM; implements `sandbox.interfaces.Replica`."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: JsonObject,
+        log: Callable[[str], None],
+        clock: Clock,
+        settings: ReplicaSettings,
+    ) -> None:
+        self._name = name
+        self._spec = spec
+        self._log = log
+        self._clock = clock
+        self._settings = settings
+        self._process: asyncio.Task[None] | None = None
+        self._server: VllmServer | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the replica."""
+        return self._name
+
+    def start(self) -> None:
+        """Starts the process; it listens after its cold start, unless it exits with an error in its log."""
+        if self._process is not None and not self._process.done():
+            raise RuntimeError(f"replica {self._name} runs already")
+        self._process = asyncio.create_task(self._run(time.time()), name=f"vllm {self._name}")
+        self._process.add_done_callback(_report)
+
+    async def stop(self) -> None:
+        """Kills the process; it may be started again, from nothing."""
+        if self._server is not None:
+            self._server.engine.stop()
+            self._server = None
+        if self._process is not None:
+            self._process.cancel()
+            await asyncio.wait([self._process])
+            self._process = None
+
+    def probe(self, path: str) -> int:
+        """HTTP status of a GET of `path` on the app's port, 0 when nothing listens there."""
+        return 0 if self._server is None else self._server.probe(path)
+
+    def metrics(self) -> str:
+        """The text of `/metrics`; ConnectionRefusedError when nothing listens on the app's port."""
+        return self._listening().exposition()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answers a request.
+
+        Raises ConnectionRefusedError when nothing listens, EngineStoppedError (a ConnectionError) when the
+        process is killed before the answer is complete.
+        """
+        return await self._listening().handle(request)
+
+    def _listening(self) -> VllmServer:
+        if self._server is None:
+            raise ConnectionRefusedError(f"nothing listens in replica {self._name}")
+        return self._server
+
+    async def _run(self, started: float) -> None:
+        """The life of the process, which began at the Unix time `started`."""
+        await self._clock.sleep(self._settings.cold_start.process_seconds)
+        self._vllm_log("APIServer pid=1", "api_server.py:1351", f"vLLM API server version {VERSION}")
+        try:
+            arguments = server_arguments(self._spec, self._name)
+        except CommandError as error:
+            self._log(str(error))
+            return
+        given = arguments.non_default()
+        self._vllm_log("APIServer pid=1", "utils.py:253", f"non-default args: {given}")
+        max_model_len = arguments.max_model_len or context_length(arguments.model)
+        self._vllm_log("APIServer pid=1", "model.py:1661", f"Using max model len {max_model_len}")
+        parameters = await self._load(arguments)
+        if parameters is None:
+            return
+        size = weights_bytes(arguments.model)
+        metrics = ServerMetrics(
+            arguments.served_model_names[0], max_model_len, parameters.kv_blocks, size, started
+        )
+        speed, writes = self._settings.inference_speed, self._settings.stream_writes_per_second
+        engine = EngineLoop(parameters, metrics, speed, writes)
+        where = f"http://0.0.0.0:{arguments.port}"
+        self._vllm_log("APIServer pid=1", "api_server.py:1425", f"Starting vLLM API server 0 on {where}")
+        if arguments.port == (self._spec.get("defaultHttpPort") or _DEFAULT_APP_PORT):
+            self._server = VllmServer(
+                arguments.model,
+                arguments.served_model_names,
+                max_model_len,
+                self._settings.median_answer_tokens,
+                metrics,
+                engine,
+            )
+        for line in ("Started server process [1]", "Waiting for application startup."):
+            self._log(f"(APIServer pid=1) INFO:     {line}")
+        self._log("(APIServer pid=1) INFO:     Application startup complete.")
+        await engine.run()
+
+    async def _load(self, arguments: ServerArguments) -> EngineParameters | None:
+        """Downloads and loads the weights; None when they do not fit, which ends the process."""
+        cold, model, process = self._settings.cold_start, arguments.model, "EngineCore_DP0 pid=135"
+        size = weights_bytes(model)
+        download, load = cold.download_seconds(size), cold.load_seconds(size)
+        self._vllm_log(process, "gpu_model_runner.py:3562", f"Starting to load model {model}...")
+        self._vllm_log(process, "weight_utils.py:300", f"Loading weights: {size / 1e9:.1f} GB to download")
+        await self._clock.sleep(download)
+        text = f"Time spent downloading weights for {model}: {download:.6f} seconds"
+        self._vllm_log(process, "weight_utils.py:487", text)
+        gpus, max_num_seqs = arguments.tensor_parallel_size, arguments.max_num_seqs
+        try:
+            parameters = engine_parameters(parameter_count(model), self._gpu(), gpus, max_num_seqs)
+        except ValueError as error:
+            self._log(f"({process}) torch.OutOfMemoryError: CUDA out of memory: {error}")
+            self._log("(APIServer pid=1) RuntimeError: Engine core initialization failed.")
+            return None
+        await self._clock.sleep(load)
+        self._vllm_log(process, "default_loader.py:308", f"Loading weights took {load:.2f} seconds")
+        await self._clock.sleep(cold.warmup_seconds)
+        tokens = parameters.kv_blocks * parameters.block_size
+        self._vllm_log(process, "kv_cache_utils.py:1291", f"GPU KV cache size: {tokens:,} tokens")
+        text = f"init engine (profile, create kv cache, warmup model) took {cold.warmup_seconds:.2f} seconds"
+        self._vllm_log(process, "core.py:259", text)
+        return parameters
+
+    def _gpu(self) -> Gpu:
+        resources = self._spec.get("resources")
+        flavor = resources.get("flavor") if isinstance(resources, dict) else None
+        return GPUS.get(str(flavor), GPUS[_DEFAULT_GPU])
+
+    def _vllm_log(self, process: str, place: str, text: str) -> None:
+        now = datetime.datetime.now(datetime.UTC)
+        self._log(f"({process}) INFO {now:%m-%d %H:%M:%S} [{place}] {text}")
+
+
+def _report(process: asyncio.Task[None]) -> None:
+    """Tells the event loop of a process that ended by a mistake of ours; nobody awaits it."""
+    if not process.cancelled() and (error := process.exception()) is not None:
+        context = {"message": f"{process.get_name()} failed", "exception": error}
+        process.get_loop().call_exception_handler(context)
+
+
+class VllmReplicas:
+    """Makes replicas that run vLLM; implements `sandbox.interfaces.ReplicaFactory`."""
+
+    def __init__(self, clock: Clock, settings: ReplicaSettings) -> None:
+        self._clock = clock
+        self._settings = settings
+
+    def __call__(self, name: str, spec: JsonObject, log: Callable[[str], None]) -> VllmReplica:
+        """A replica called `name` of an app with this spec, not started; `log` takes its output."""
+        return VllmReplica(name, spec, log, self._clock, self._settings)
