@@ -1,0 +1,1 @@
+"""Pulumi components: the endpoint, the monitoring cluster and the monitoring stack."""

@@ -1,0 +1,189 @@
+"""From (what an app has, what it shall have) to the calls that lead there, or to a replacement.
+
+Pure functions. An app's settings are the plain JSON that `AppSpec.settings` gives and Pulumi's state holds;
+old settings may come from a refresh and need not be valid. Which call changes what is documented by the API:
+`UpdateInput` of `PUT /app/{id}`, `PUT /app/{id}/scalingstrategy`, `PUT /app/{id}/label`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.ai_deploy.spec import (
+    LABEL_CONFIRMED,
+    LABEL_NONCE,
+    PLATFORM_LABEL_PREFIX,
+    AppSpec,
+    AutomaticScaling,
+    CustomMetrics,
+    FixedScaling,
+)
+
+Settings = Mapping[str, Any]
+"""Settings of an app as plain JSON, by field of `AppSpec`; a field that is absent is not set."""
+
+_IMMUTABLE = ("name", "region", "volumes", "unsecure_http", "partner_id")
+"""No endpoint takes these fields of a living app."""
+
+_UPDATE = {
+    "image": "url",
+    "command": "command",
+    "flavor": "flavor",
+    "gpu": "gpu",
+    "cpu": "cpu",
+    "default_http_port": "defaultHttpPort",
+    "grpc_port": "grpcPort",
+    "readiness_probe": "probe",
+    "liveness_probe": "livenessProbe",
+    "deployment_strategy": "deploymentStrategy",
+}
+"""Field of an app to the name it has in `UpdateInput`, where the image is called `url`."""
+
+_RESTARTING = (
+    "image",
+    "command",
+    "env",
+    "flavor",
+    "gpu",
+    "cpu",
+    "default_http_port",
+    "grpc_port",
+    "readiness_probe",
+    "liveness_probe",
+)
+"""Fields of the containers themselves: a change of one gives each replica a new container."""
+
+_UNREADABLE_WHEN_ABSENT = (
+    "cooldownPeriodSeconds",
+    "scaleUpStabilizationWindowSeconds",
+    "scaleDownStabilizationWindowSeconds",
+)
+"""Recent additions to the API that an answer may lack."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request of an update: `PUT /app/{id}` + `path`, with a JSON body."""
+
+    path: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do about a difference. Nothing, when `changed` is empty."""
+
+    changed: tuple[str, ...]
+    """Fields of `AppSpec` that differ."""
+    replaced: tuple[str, ...]
+    """Those of them that only a new app can change; with any of them there are no calls."""
+    calls: tuple[Call, ...]
+    """Requests that make all changes in place, in order."""
+
+
+def plan(old: Settings, new: Settings) -> Plan:
+    """How an app that has `old` comes to have `new`.
+
+    The calls are fit to be sent when `new` comes from `AppSpec.settings`. In a preview it may hold values
+    that are not known yet; they count as changed.
+    """
+    changed = _changed(old, new, AppSpec.model_fields)
+    replaced = tuple(field for field in changed if _only_anew(field, old.get(field), new.get(field)))
+    return Plan(changed, replaced, () if replaced else tuple(_calls(old, new, changed)))
+
+
+def restarts(old: Settings, new: Settings) -> bool:
+    """Whether a change from `old` to `new` gives the replicas new containers, to be waited for again."""
+    return bool(_changed(old, new, _RESTARTING))
+
+
+def observed(wanted: Settings, live: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a living app, read from the `spec` of its answer, in the form of `AppSpec.settings`.
+
+    Left as in `wanted`: what no call can change on a living app, optional parts that were never asked for,
+    and what the answer does not show. Left out: what the platform fills in or moves (resources that follow
+    from the flavor, `ovh/` labels) and labels that only this package's own create and gate write.
+    """
+    resources = live.get("resources") or {}
+    unit = "gpu" if wanted.get("gpu") else "cpu"
+    return {
+        **wanted,
+        "image": live.get("image") or wanted.get("image"),
+        "flavor": resources.get("flavor") or wanted.get("flavor"),
+        unit: resources.get(unit) or wanted.get(unit),
+        "command": list(live.get("command") or ()),
+        "env": {item["name"]: item["value"] for item in live.get("envVars") or ()},
+        "labels": {
+            name: value
+            for name, value in (live.get("labels") or {}).items()
+            if not name.startswith(PLATFORM_LABEL_PREFIX) and name not in (LABEL_NONCE, LABEL_CONFIRMED)
+        },
+        "default_http_port": live.get("defaultHttpPort") or wanted.get("default_http_port"),
+        "grpc_port": live.get("grpcPort") if wanted.get("grpc_port") else None,
+        "readiness_probe": _part(wanted.get("readiness_probe"), live.get("probe")),
+        "liveness_probe": _part(wanted.get("liveness_probe"), live.get("livenessProbe")),
+        "deployment_strategy": _part(wanted.get("deployment_strategy"), live.get("deploymentStrategy") or {}),
+        "scaling_strategy": _scaling(wanted.get("scaling_strategy") or {}, live.get("scalingStrategy") or {}),
+    }
+
+
+def _changed(old: Settings, new: Settings, fields: Iterable[str]) -> tuple[str, ...]:
+    return tuple(field for field in fields if old.get(field) != new.get(field))
+
+
+def _only_anew(field: str, old: Any, new: Any) -> bool:
+    # An update knows no way to take an optional part away (null leaves it as it is), nor from GPUs to CPUs.
+    return field in _IMMUTABLE or (field in _UPDATE and old is not None and new is None)
+
+
+def _calls(old: Settings, new: Settings, changed: tuple[str, ...]) -> Iterable[Call]:
+    update = {_UPDATE[field]: new[field] for field in changed if field in _UPDATE}
+    if "env" in changed:
+        # A patch: what is not named stays, null takes a variable away.
+        update["envVars"] = [
+            {"name": name, "value": value} for name, value in _patch(old.get("env"), new.get("env"))
+        ]
+    if update:
+        yield Call("", update)
+    if "scaling_strategy" in changed:
+        yield Call("/scalingstrategy", new["scaling_strategy"])
+    for name, value in _patch(old.get("labels"), new.get("labels")):
+        yield Call("/label", {"name": name, "value": value})
+
+
+def _patch(old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> Iterable[tuple[str, str | None]]:
+    before, after = old or {}, new or {}
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield name, after.get(name)
+
+
+def _part(wanted: Mapping[str, Any] | None, live: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The fields of `wanted` as they live; None when nothing is there, or nothing was asked for."""
+    if wanted is None or live is None:
+        return None
+    return {key: value if live.get(key) is None else live[key] for key, value in wanted.items()}
+
+
+def _scaling(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    if live.get("fixed"):
+        return {"fixed": _known(FixedScaling, live["fixed"])}
+    if not live.get("automatic"):
+        return dict(wanted)
+    before = wanted.get("automatic") or {}
+    automatic = {key: before[key] for key in _UNREADABLE_WHEN_ABSENT if key in before}
+    automatic |= _known(AutomaticScaling, live["automatic"])
+    if "customMetrics" in automatic:
+        automatic["customMetrics"] = _known(CustomMetrics, automatic["customMetrics"])
+        automatic.pop("resourceType", None)
+        automatic.pop("averageUsageTarget", None)
+    return {"automatic": automatic}
+
+
+def _known(
+    model: type[FixedScaling | AutomaticScaling | CustomMetrics], live: Mapping[str, Any]
+) -> dict[str, Any]:
+    names = {field.alias for field in model.model_fields.values()}
+    return {key: value for key, value in live.items() if key in names and value is not None}

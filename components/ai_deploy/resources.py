@@ -1,0 +1,247 @@
+"""Pulumi resources of AI Deploy, made to be used in this order.
+
+    identity = Identity("endpoint")
+    token = Token("callers", service_name=project, identity=identity.value, region="GRA")
+    sweep = TokenSweep("tokens", service_name=project, identity=identity.value, token_ids=[token.id])
+    app = App("vllm", service_name=project, identity=identity.value, name="vllm", region="GRA", …)
+    ready = Readiness("vllm", app=app, token=token.value, model="mistralai/…")
+
+Follow `ready.url`, not `app.url`: it moves to a new app only when that one serves, and a preview of a change
+in place knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pulumi import Input, Output, ResourceOptions
+from pulumi.dynamic import Resource
+from pydantic import BaseModel
+
+from components.ai_deploy.providers import (
+    AppProvider,
+    IdentityProvider,
+    ReadinessProvider,
+    TokenProvider,
+    TokenSweepProvider,
+)
+from components.ai_deploy.spec import LABEL_IDENTITY, DeploymentStrategy, Probe, ScalingStrategy, Volume
+from components.ai_deploy.tokens import Role
+
+
+class Identity(Resource, module="ai-deploy", name="Identity"):
+    """A random id of this deployment, on which its apps and tokens are recognized again after a crash.
+
+    Everything else depends on it, so that it is in state before anything that costs money exists.
+    """
+
+    value: Output[str]
+    """16 hexadecimal digits."""
+
+    def __init__(self, name: str, opts: ResourceOptions | None = None) -> None:
+        super().__init__(IdentityProvider(), name, {"value": None}, opts)
+
+
+class App(Resource, module="ai-deploy", name="App"):
+    """An AI Deploy app.
+
+    `create` returns when the platform has accepted the app, long before it runs: `Readiness` waits for that.
+    `name`, `region`, `volumes`, `unsecure_http` and `partner_id` replace the app when they change, and so
+    does taking a probe or the gRPC port away or going from GPUs to CPUs; everything else changes in place. A
+    replacement is made before the old app goes and needs the GPUs of both: where quota forbids that, set
+    `ResourceOptions(delete_before_replace=True)`.
+    """
+
+    url: Output[str | None]
+    """Public address; None when the platform had not given it a minute after it accepted the app."""
+    monitoring_url: Output[str | None]
+    """The platform's own dashboard of the app."""
+    service_name: Output[str]
+    starts: Output[int]
+    """How often changes have made the containers anew, or a resting app was started."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        service_name: Input[str],
+        identity: Input[str],
+        name: Input[str],
+        region: Input[str],
+        image: Input[str],
+        flavor: Input[str],
+        gpu: Input[int] | None = None,
+        cpu: Input[int] | None = None,
+        command: Input[Sequence[Input[str]]] = (),
+        env: Input[Mapping[str, Input[str]]] | None = None,
+        labels: Input[Mapping[str, Input[str]]] | None = None,
+        default_http_port: Input[int] = 8080,
+        grpc_port: Input[int] | None = None,
+        readiness_probe: Input[Probe | Mapping[str, Any]] | None = None,
+        liveness_probe: Input[Probe | Mapping[str, Any]] | None = None,
+        scaling_strategy: Input[ScalingStrategy | Mapping[str, Any]] | None = None,
+        deployment_strategy: Input[DeploymentStrategy | Mapping[str, Any]] | None = None,
+        volumes: Input[Sequence[Volume | str | Mapping[str, Any]]] = (),
+        unsecure_http: Input[bool] = False,
+        partner_id: Input[str] | None = None,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Declares the app; the fields mean what they mean in `AppSpec`.
+
+        `service_name` is the id of the Public Cloud project, `identity` the value of `Identity`. `env` is
+        kept as a secret as a whole.
+        """
+        super().__init__(
+            AppProvider(),
+            resource_name,
+            {
+                "service_name": service_name,
+                "identity": identity,
+                "resource": resource_name,
+                "name": name,
+                "region": region,
+                "image": image,
+                "flavor": flavor,
+                "gpu": gpu,
+                "cpu": cpu,
+                "command": _plain(command),
+                "env": Output.secret(env or {}),
+                "labels": labels,
+                "default_http_port": default_http_port,
+                "grpc_port": grpc_port,
+                "readiness_probe": _plain(readiness_probe),
+                "liveness_probe": _plain(liveness_probe),
+                "scaling_strategy": _plain(scaling_strategy),
+                "deployment_strategy": _plain(deployment_strategy),
+                "volumes": _plain(volumes),
+                "unsecure_http": unsecure_http,
+                "partner_id": partner_id,
+                "starts": None,
+                "url": None,
+                "monitoring_url": None,
+            },
+            ResourceOptions.merge(ResourceOptions(additional_secret_outputs=["env"]), opts),
+        )
+
+
+class Readiness(Resource, module="ai-deploy", name="Readiness"):
+    """The readiness gate of an app: confirms it, then waits until it runs, lists its model and answers.
+
+    Runs again when the app is another one or its containers were made anew, not when it is scaled or
+    labelled. A failure leaves the app as it is, and the outputs at what served before. Its progress is
+    shown every 30 s.
+    """
+
+    url: Output[str]
+    """Public address of the app that serves, without trailing slash."""
+    app_id: Output[str]
+    """Id of the app that serves."""
+    model: Output[str]
+    """Name under which the model is listed."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        app: App,
+        token: Input[str],
+        model: Input[str],
+        timeout_seconds: Input[float] = 3600,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Declares the gate.
+
+        `token` is an AI token that may call the app, `model` the name that its `/v1/models` has to list,
+        `timeout_seconds` how long all of it may take (an image, 28 GB of weights and a probe's delay take
+        half an hour; default one hour).
+        """
+        super().__init__(
+            ReadinessProvider(),
+            resource_name,
+            {
+                "service_name": app.service_name,
+                "app_id": app.id,
+                "starts": app.starts,
+                "resource": resource_name,
+                "token": Output.secret(token),
+                "model": model,
+                "timeout_seconds": timeout_seconds,
+                "url": None,
+            },
+            opts,
+        )
+
+
+class Token(Resource, module="ai-deploy", name="Token"):
+    """An AI token: opens apps of one region by a label; never expires, is never changed.
+
+    By default it may call the apps of this deployment, and nothing else.
+    """
+
+    value: Output[str]
+    """The secret, to be sent as `Authorization: Bearer …`."""
+    token_name: Output[str]
+    """Name in the control panel."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        service_name: Input[str],
+        identity: Input[str],
+        region: Input[str],
+        role: Input[Role] = "ai_training_read",
+        label_selector: Input[str] | None = None,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Declares the token; `label_selector` (`name=value`) defaults to the deployment's identity."""
+        super().__init__(
+            TokenProvider(),
+            resource_name,
+            {
+                "service_name": service_name,
+                "identity": identity,
+                "resource": resource_name,
+                "region": region,
+                "role": role,
+                "label_selector": label_selector or Output.concat(LABEL_IDENTITY, "=", identity),
+                "token_name": None,
+                "value": None,
+            },
+            ResourceOptions.merge(ResourceOptions(additional_secret_outputs=["value"]), opts),
+        )
+
+
+class TokenSweep(Resource, module="ai-deploy", name="TokenSweep"):
+    """Deletes tokens of this deployment that a crash has left behind, never those of anybody else."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        service_name: Input[str],
+        identity: Input[str],
+        token_ids: Input[Sequence[Input[str]]],
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Declares the sweep; `token_ids` are the ids of all tokens of the deployment."""
+        super().__init__(
+            TokenSweepProvider(),
+            resource_name,
+            {"service_name": service_name, "identity": identity, "token_ids": token_ids},
+            opts,
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Models as the JSON that travels to the provider."""
+    match value:
+        case BaseModel():
+            return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+        case Output():
+            return value.apply(_plain)
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,55 @@
+"""What AI Deploy offers: regions and flavors, with what an app may have of them and what they cost.
+
+The live list is `GET /cloud/project/{id}/ai/capabilities/region/{region}/flavor`; `flavors.json` beside this
+module lets a mistake show in a preview and prices a plan. It names the source of its numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+
+class Flavor(_Data):
+    """A flavor of AI Deploy; hardware and price are of one unit, None where nothing public was found."""
+
+    id: str
+    type: str
+    """`gpu` or `cpu`: what a unit is counted in."""
+    description: str
+    default: bool
+    max: int
+    """Most units that a replica may have (4 GPUs or 12 CPUs per app, read as a limit per replica)."""
+    gpu_model: str | None
+    gpu_memory_gib: float | None
+    cpu: int
+    memory_gib: float
+    ephemeral_storage_gib: float | None
+    public_network_gbps: float | None
+    eur_per_hour: float | None
+    """Price of an hour in which an app is SCALING or RUNNING, without VAT; billed per started minute."""
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether a unit is a GPU."""
+        return self.type == "gpu"
+
+
+class _Offer(_Data):
+    source: str
+    regions: tuple[str, ...]
+    flavors: tuple[Flavor, ...]
+
+
+_OFFER = _Offer.model_validate_json(Path(__file__).with_name("flavors.json").read_text(encoding="utf-8"))
+
+REGIONS = _OFFER.regions
+"""Regions of the AI products."""
+FLAVORS = {flavor.id: flavor for flavor in _OFFER.flavors}
+"""Flavors by id."""

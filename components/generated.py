@@ -1,0 +1,198 @@
+"""Small things that a stack makes up itself and keeps in its state: a password, a self-signed certificate.
+
+Dynamic resources, since the plugins that do the same (pulumi-random, pulumi-tls) are one more download each.
+State refers to the provider classes by module and name: renaming or moving one orphans the resources.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import secrets
+from collections.abc import Sequence
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pulumi import Input, Output, ResourceOptions
+from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, Resource, ResourceProvider
+
+from components.unknowns import is_unknown
+
+RENEWAL: Final = datetime.timedelta(days=30)
+"""How long before its end a certificate is made anew, by the first update that comes."""
+_CLOCK_SKEW: Final = datetime.timedelta(hours=1)
+
+
+class PasswordProvider(ResourceProvider):
+    """Random text; the cloud knows nothing of it."""
+
+    serialize_as_secret_always = False
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """Another keeper, another password; nothing else makes one."""
+        changed = _olds.get("keeper") != _news.get("keeper")
+        return DiffResult(changes=changed, replaces=["keeper"] if changed else [])
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Makes the password; the id says nothing about it."""
+        length = int(props["length"])
+        return CreateResult(secrets.token_hex(8), {**props, "value": secrets.token_urlsafe(length)[:length]})
+
+
+class Password(Resource, module="generated", name="Password"):
+    """A random password of letters, digits, `-` and `_`.
+
+    It stays the same until `keeper` changes; a changed `length` counts for the next one.
+    """
+
+    value: Output[str]
+    """The password, a secret."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        length: Input[int] = 32,
+        keeper: Input[str] | None = None,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Declares the password; 32 characters are 192 random bits."""
+        super().__init__(
+            PasswordProvider(),
+            resource_name,
+            {"length": length, "keeper": keeper, "value": None},
+            ResourceOptions.merge(ResourceOptions(additional_secret_outputs=["value"]), opts),
+        )
+
+
+class SelfSignedCertificateProvider(ResourceProvider):
+    """Key and certificate of a server that no public authority knows."""
+
+    serialize_as_secret_always = False
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Wants a name, addresses that are ones, and a life longer than the time of renewal."""
+        failures = []
+        names, addresses, days = news["dns_names"], news["ip_addresses"], news["validity_days"]
+        if not names and not addresses:
+            failures.append(CheckFailure("dns_names", "give a DNS name or an IP address"))
+        if not is_unknown(days) and days <= RENEWAL.days:
+            failures.append(CheckFailure("validity_days", f"must be more than {RENEWAL.days}"))
+        known = [] if is_unknown(addresses) else addresses
+        for address in known:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError as error:
+                failures.append(CheckFailure("ip_addresses", str(error)))
+        return CheckResult(news, failures)
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """Every change makes another certificate, and so does the time of renewal."""
+        replaces = [
+            key for key in ("dns_names", "ip_addresses", "validity_days") if _olds.get(key) != _news.get(key)
+        ]
+        if datetime.datetime.fromisoformat(_olds["not_after"]) - _now() <= RENEWAL:
+            replaces.append("not_after")
+        return DiffResult(changes=bool(replaces), replaces=replaces)
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Makes key and certificate."""
+        end = _now() + datetime.timedelta(days=int(props["validity_days"]))
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certificate(key, props["dns_names"], props["ip_addresses"], end)
+        key_pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return CreateResult(
+            f"{certificate.serial_number:x}",
+            {
+                **props,
+                "key_pem": key_pem.decode(),
+                "certificate_pem": certificate.public_bytes(serialization.Encoding.PEM).decode(),
+                "not_after": certificate.not_valid_after_utc.isoformat(),
+            },
+        )
+
+
+class SelfSignedCertificate(Resource, module="generated", name="SelfSignedCertificate"):
+    """A certificate for a server, signed by its own key (ECDSA P-256).
+
+    It is made anew when a name changes, and by the first update in the last 30 days of its life.
+    """
+
+    certificate_pem: Output[str]
+    """The certificate; who has it as an authority trusts the server."""
+    key_pem: Output[str]
+    """The private key (PKCS 8), a secret."""
+    not_after: Output[str]
+    """End of its life, ISO 8601 in UTC."""
+
+    def __init__(
+        self,
+        resource_name: str,
+        *,
+        dns_names: Input[Sequence[Input[str]]] = (),
+        ip_addresses: Input[Sequence[Input[str]]] = (),
+        validity_days: Input[int] = 397,
+        opts: ResourceOptions | None = None,
+    ) -> None:
+        """Declares the certificate; browsers refuse one that lives longer than 397 days (the default)."""
+        super().__init__(
+            SelfSignedCertificateProvider(),
+            resource_name,
+            {
+                "dns_names": dns_names,
+                "ip_addresses": ip_addresses,
+                "validity_days": validity_days,
+                "certificate_pem": None,
+                "key_pem": None,
+                "not_after": None,
+            },
+            ResourceOptions.merge(ResourceOptions(additional_secret_outputs=["key_pem"]), opts),
+        )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _certificate(
+    key: ec.EllipticCurvePrivateKey,
+    dns_names: Sequence[str],
+    ip_addresses: Sequence[str],
+    end: datetime.datetime,
+) -> x509.Certificate:
+    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
+    alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in ip_addresses]
+    # A common name has room for 64 characters; clients look at the alternative names only.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, [*dns_names, *ip_addresses][0][:64])])
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_now() - _CLOCK_SKEW)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
