@@ -1,0 +1,123 @@
+"""What the cloud offers and at which price: AI flavors, and what the data files beside this module hold."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from components.flavors import Flavor
+from sandbox.interfaces import JsonObject
+
+GIB = 2**30
+_GBPS = 125_000_000  # bytes per second
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+
+def hardware(flavor: Flavor, count: int) -> JsonObject:
+    """Fields of `cloud.project.ai.Resources` for `count` units, as the platform fills them in."""
+    return {
+        "flavor": flavor.id,
+        "flavorCount": count,
+        "gpu": count if flavor.is_gpu else 0,
+        "cpu": flavor.cpu * count,
+        "memory": _scaled(flavor.memory_gib * GIB, count),
+        "ephemeralStorage": _scaled(_times(flavor.ephemeral_storage_gib, GIB), count),
+        "publicNetwork": _scaled(_times(flavor.public_network_gbps, _GBPS), count),
+        "privateNetwork": 0,
+        "gpuBrand": "NVIDIA" if flavor.is_gpu else None,
+        "gpuModel": flavor.gpu_model,
+        "gpuMemory": _scaled(_times(flavor.gpu_memory_gib, GIB), 1),
+    }
+
+
+def capability(flavor: Flavor) -> JsonObject:
+    """The flavor as `cloud.project.ai.capabilities.Flavor`."""
+    unit = hardware(flavor, 1)
+    gpu: JsonObject = {key: unit[key] for key in ("gpuBrand", "gpuModel", "gpuMemory")}
+    keys = ("cpu", "gpu", "memory", "ephemeralStorage", "publicNetwork", "privateNetwork")
+    return {
+        "id": flavor.id,
+        "type": flavor.type,
+        "default": flavor.default,
+        "description": flavor.description,
+        "max": flavor.max,
+        "resourcesPerUnit": {key: unit[key] for key in keys},
+        "gpuInformation": gpu if flavor.is_gpu else None,
+    }
+
+
+def _times(value: float | None, factor: int) -> float | None:
+    return None if value is None else value * factor
+
+
+def _scaled(value: float | None, count: int) -> int | None:
+    return None if value is None else int(value * count)
+
+
+class _PerHour(_Data):
+    source: str
+    eur_per_hour: dict[str, float]
+
+
+class _PerGibHour(_Data):
+    source: str
+    eur_per_gib_hour: dict[str, float]
+
+
+class _Single(_Data):
+    source: str
+    eur_per_hour: float
+
+
+class Prices(_Data):
+    """`prices.json`: instances, volumes, load balancers, gateway, floating IP."""
+
+    currency: str
+    instances: _PerHour
+    volumes: _PerGibHour
+    load_balancers: _PerHour
+    gateway: _Single
+    floating_ip: _Single
+
+
+class KubernetesOffer(_Data):
+    """`kubernetes.json`: versions (minor to full) and regions of Managed Kubernetes."""
+
+    source: str
+    versions: dict[str, str]
+    default: str
+    free_regions: list[str]
+    standard_regions: list[str]
+
+    @property
+    def regions(self) -> list[str]:
+        """All regions of Managed Kubernetes, which are also those of OpenStack here."""
+        return sorted([*self.free_regions, *self.standard_regions])
+
+    def newer_than(self, minor: str) -> list[str]:
+        """Minor versions above `minor`, in order."""
+        ordered = sorted(self.versions, key=lambda version: [int(part) for part in version.split(".")])
+        return ordered[ordered.index(minor) + 1 :]
+
+
+@cache
+def prices() -> Prices:
+    """What is billed besides AI Deploy."""
+    return Prices.model_validate(_read("prices.json"))
+
+
+@cache
+def kubernetes() -> KubernetesOffer:
+    """What Managed Kubernetes offers."""
+    return KubernetesOffer.model_validate(_read("kubernetes.json"))
+
+
+def _read(name: str) -> object:
+    return json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))

@@ -1,0 +1,181 @@
+"""Puts the rooms of the emulator together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from sandbox.clock import Clock
+from sandbox.cloud.ai import AiApi
+from sandbox.cloud.apps import Apps
+from sandbox.cloud.auth import Authenticator
+from sandbox.cloud.calls import Fault, Faults, Recorder
+from sandbox.cloud.http import PREFIXES, answer_errors, api, parse
+from sandbox.cloud.infrastructure import ProjectInfrastructure
+from sandbox.cloud.kube import Kubes
+from sandbox.cloud.ledger import Ledger
+from sandbox.cloud.openstack import OpenStack
+from sandbox.cloud.settings import CloudSettings
+from sandbox.cloud.tasks import Tasks
+from sandbox.cloud.tokens import Tokens
+from sandbox.cloud.users import Users
+from sandbox.interfaces import (
+    AppDirectory,
+    AppGateway,
+    ClusterFactory,
+    Infrastructure,
+    JsonObject,
+    ReplicaFactory,
+)
+
+_MAX_BODY = 16 * 2**20
+
+
+class Cloud:
+    """The emulated cloud: one Public Cloud project behind one HTTP application.
+
+    Beside the API there are the sandbox's own endpoints, without authentication: `GET /sandbox/resources`
+    (what exists and costs), `GET /sandbox/bill`, `GET /sandbox/calls`, and `GET|POST|DELETE /sandbox/faults`.
+    """
+
+    def __init__(
+        self,
+        settings: CloudSettings,
+        clock: Clock,
+        *,
+        replicas: ReplicaFactory,
+        clusters: Callable[[Infrastructure], ClusterFactory],
+        directory: Path,
+    ) -> None:
+        self._tasks = Tasks()
+        self._ledger = Ledger(clock)
+        self._faults = Faults()
+        self._recorder = Recorder()
+        self._authenticator = Authenticator(settings)
+        self._settings = settings
+        self._tokens = Tokens()
+        self._apps = Apps(settings, clock, replicas, self._tokens, self._ledger, self._tasks)
+        self._infrastructure = ProjectInfrastructure(self._ledger)
+        self._kubes = Kubes(
+            settings,
+            clock,
+            clusters(self._infrastructure),
+            self._infrastructure,
+            self._ledger,
+            self._tasks,
+            directory / "clusters",
+        )
+        self._users = Users(settings, clock, self._tasks)
+        self._openstack = OpenStack(settings, self._users, self._infrastructure)
+
+    @property
+    def apps(self) -> AppDirectory:
+        """What the gateway asks."""
+        return self._apps
+
+    @property
+    def infrastructure(self) -> Infrastructure:
+        """What the clusters cause."""
+        return self._infrastructure
+
+    def connect(self, gateway: AppGateway) -> None:
+        """Names the gateway that gives apps their addresses; comes before the first app."""
+        self._apps.gateway = gateway
+
+    def application(self) -> web.Application:
+        """The server; its clean-up ends everything that the cloud runs."""
+        application = web.Application(
+            middlewares=[self._recorder.record, self._faults.inject, answer_errors],
+            client_max_size=_MAX_BODY,
+        )
+        routes = [
+            *self._authenticator.routes,
+            *AiApi(self._settings, self._apps).routes,
+            *self._tokens.routes,
+            *self._kubes.routes,
+            *self._users.routes,
+        ]
+        for prefix in PREFIXES:
+            # The v2 API is another one: none of these routes are in it.
+            known = [] if prefix == "/v2" else routes
+            application.add_subapp(
+                prefix,
+                api(known, self._authenticator.check, self._settings.project, self._settings.denied_actions),
+            )
+        self._openstack.add_to(application)
+        application.router.add_routes(
+            [
+                web.post("/auth/oauth2/token", self._authenticator.token),
+                web.get("/sandbox/resources", self._get_resources),
+                web.get("/sandbox/bill", self._get_bill),
+                web.get("/sandbox/calls", self._get_calls),
+                web.get("/sandbox/faults", self._get_faults),
+                web.post("/sandbox/faults", self._add_fault),
+                web.delete("/sandbox/faults", self._clear_faults),
+            ]
+        )
+        application.on_cleanup.append(self._close)
+        return application
+
+    def resources(self) -> list[JsonObject]:
+        """What exists: `kind`, `id`, `name`, `eurPerHour` (null: unknown price) and details of the kind."""
+        apps: list[JsonObject] = [
+            {
+                "kind": "ai-app",
+                "id": app.id,
+                "name": app.spec.name,
+                "detail": {"state": app.state, "replicas": len(app.machine.pods)},
+            }
+            for app in self._apps.all()
+        ]
+        tokens: list[JsonObject] = [
+            {"kind": "ai-token", "id": token.id, "name": token.spec.name, "detail": {"role": token.spec.role}}
+            for token in self._tokens.all()
+        ]
+        clusters: list[JsonObject] = [
+            {"kind": "cluster", "id": kube.id, "name": kube.name, "detail": {"status": kube.status}}
+            for kube in self._kubes.all()
+        ]
+        pools: list[JsonObject] = [
+            {
+                "kind": "node-pool",
+                "id": pool.id,
+                "name": pool.name,
+                "detail": {"cluster": kube.id, "flavor": pool.flavor, "nodes": len(pool.nodes)},
+            }
+            for kube in self._kubes.all()
+            for pool in kube.pools.values()
+        ]
+        users: list[JsonObject] = [
+            {"kind": "user", "id": str(user.id), "name": user.name, "detail": {"roles": [*user.roles]}}
+            for user in self._users.all()
+        ]
+        everything = [*apps, *tokens, *clusters, *pools, *users, *self._infrastructure.resources()]
+        return [thing | {"eurPerHour": self._ledger.rate(str(thing["id"]))} for thing in everything]
+
+    async def _get_resources(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.resources())
+
+    async def _get_bill(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._ledger.json())
+
+    async def _get_calls(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._recorder.json())
+
+    async def _get_faults(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._faults.json())
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        self._faults.add(await parse(request, Fault))
+        return web.json_response(None)
+
+    async def _clear_faults(self, _request: web.Request) -> web.Response:
+        self._faults.clear()
+        return web.json_response(None)
+
+    async def _close(self, _application: web.Application) -> None:
+        await self._tasks.close()
+        await self._apps.close()
+        await self._kubes.close()
