@@ -1,0 +1,1 @@
+"""Managed Kubernetes of the sandbox: an API server stand-in, its controllers, operator and chart."""

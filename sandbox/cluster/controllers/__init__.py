@@ -1,0 +1,1 @@
+"""What runs in a cluster: controllers of namespaces, volumes, load balancers and workloads."""
