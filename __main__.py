@@ -1,0 +1,47 @@
+"""vLLM on OVHcloud AI Deploy, watched from Managed Kubernetes: settings in, components, outputs."""
+
+from __future__ import annotations
+
+import pulumi
+
+from components import settings as stack_settings
+from components.inference_endpoint import InferenceEndpoint
+from components.monitoring_cluster import MonitoringCluster
+from components.monitoring_stack import MonitoringStack
+
+settings = stack_settings.from_pulumi()
+service_name, protect = settings.general.service_name, settings.general.protect
+
+# Two branches that do not wait for each other ...
+endpoint = InferenceEndpoint("vllm", settings.endpoint, service_name=service_name, protect=protect)
+cluster = MonitoringCluster("monitoring", settings.cluster, service_name=service_name, protect=protect)
+monitoring = MonitoringStack(
+    "monitoring",
+    settings.monitoring,
+    provider=cluster.provider,
+    service_name=service_name,
+    region=settings.cluster.cluster_region,
+    protect=protect,
+)
+# ... and meet where Prometheus learns which address to scrape with which token.
+monitoring.monitor_endpoint(
+    target=endpoint.ready_host,
+    token=endpoint.scraper_token,
+    model=settings.endpoint.model_label,
+    environment=settings.general.environment,
+)
+
+pulumi.export("endpoint_url", endpoint.url)
+pulumi.export("openai_base_url", endpoint.openai_base_url)
+pulumi.export("model", endpoint.model)
+pulumi.export("app_id", endpoint.app_id)
+pulumi.export("client_token", endpoint.client_token)
+pulumi.export("platform_dashboard_url", endpoint.platform_dashboard_url)
+pulumi.export("cluster_id", cluster.cluster_id)
+pulumi.export("kubeconfig", cluster.kubeconfig)
+pulumi.export("grafana_url", monitoring.grafana_url)
+pulumi.export("grafana_dashboard_url", monitoring.grafana_dashboard_url)
+pulumi.export("grafana_admin_password", monitoring.grafana_admin_password)
+pulumi.export("prometheus_url", monitoring.prometheus_url)
+if monitoring.grafana_reserved_address is not None:
+    pulumi.export("grafana_reserved_address", monitoring.grafana_reserved_address)

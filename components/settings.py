@@ -1,0 +1,444 @@
+"""Typed settings of a stack, read from its configuration; every mistake is reported at once.
+
+`Pulumi.yaml` declares each key with type, default and description; a field here is the same key in snake
+case. Defaults stand there alone. `load` is pure; `from_pulumi` reads the running program's configuration.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal, get_origin
+
+import pulumi
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
+
+from components.ai_deploy.spec import Probe, Volume
+from components.flavors import FLAVORS, REGIONS
+
+PROJECT = "ovh-vllm"
+"""Name of the Pulumi project, the namespace of its configuration keys."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One wrong setting: key, what is written there (None when nothing is, or a secret), and the remedy."""
+
+    key: str
+    value: str | None
+    allowed: str
+
+    def __str__(self) -> str:
+        """`ovh-vllm:key = value: what is allowed`."""
+        written = f" = {self.value}" if self.value is not None else ""
+        return f"{PROJECT}:{self.key}{written}: {self.allowed}"
+
+
+class SettingsError(pulumi.RunError):
+    """The configuration of a stack holds mistakes; the text names them all, Pulumi prints no traceback."""
+
+    def __init__(self, stack: str, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        lines = "\n".join(f"  - {mistake}" for mistake in mistakes)
+        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+        super().__init__(f"{count} in the configuration (Pulumi.{stack}.yaml):\n{lines}")
+
+
+def _image(value: str) -> str:
+    _, separator, tag = value.rpartition("/")[2].rpartition(":")
+    if "@sha256:" not in value and (not separator or tag == "latest"):
+        raise ValueError("must name a tag other than latest, or a digest (name:tag or name@sha256:…)")
+    return value
+
+
+def _flavor(value: str) -> str:
+    allowed = [flavor.id for flavor in FLAVORS.values() if flavor.is_gpu]
+    if value not in allowed:
+        raise ValueError(f"is no GPU flavor of AI Deploy; allowed: {', '.join(allowed)}")
+    return value
+
+
+def _region(value: str) -> str:
+    if value not in REGIONS:
+        raise ValueError(f"is no region of the AI products; allowed: {', '.join(REGIONS)}")
+    return value
+
+
+def _cluster_region(value: str) -> str:
+    if value.upper() in REGIONS:
+        raise ValueError(
+            f"is a region of the AI products; Managed Kubernetes has {value.upper()}5, {value.upper()}11 …"
+        )
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"must be a range in CIDR notation such as 203.0.113.0/24 ({error})") from None
+
+
+def _label_value(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", value):
+        raise ValueError("must be lower case letters, digits and hyphens (it becomes part of object names)")
+    return value
+
+
+def _node_pool_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", value):
+        raise ValueError("must be lower case letters, digits and hyphens, as the API demands")
+    return value
+
+
+def _target(value: Decimal) -> Decimal:
+    if value <= 0:
+        raise ValueError("must be greater than 0 (the platform scales to zero otherwise)")
+    return value
+
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w|y)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a Prometheus duration with one unit, such as `15s`; ValueError for anything else."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError("must be a duration such as 15s, 5m or 15d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _duration(value: str) -> str:
+    seconds(value)
+    return value
+
+
+_SIZE = re.compile(r"(\d+)(MiB|GiB|TiB|MB|GB|TB)")
+_GIB = {"MiB": 1 / 1024, "GiB": 1, "TiB": 1024, "MB": 1e6 / 2**30, "GB": 1e9 / 2**30, "TB": 1e12 / 2**30}
+
+
+def gibibytes(size: str) -> float:
+    """GiB of a Prometheus size such as `40GiB`; ValueError for anything else."""
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise ValueError("must be a size such as 40GiB")
+    return int(match[1]) * _GIB[match[2]]
+
+
+def _size(value: str) -> str:
+    gibibytes(value)
+    return value
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+"""A Prometheus duration with one unit, such as `15s`."""
+Network = Annotated[str, AfterValidator(_network)]
+"""A source range in CIDR notation."""
+Window = Annotated[int, Field(ge=0, le=3600)]
+"""Seconds of a stabilization window."""
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+class EndpointSettings(_Group):
+    """What `InferenceEndpoint` needs: the model, its GPUs and how they scale."""
+
+    app_name: Annotated[str, Field(min_length=1)]
+    region: Annotated[str, AfterValidator(_region)]
+    model: Annotated[str, Field(min_length=1)]
+    model_label: Annotated[str, AfterValidator(_label_value)]
+    image: Annotated[str, AfterValidator(_image)]
+    vllm_arguments: list[str]
+    vllm_environment: dict[str, str]
+    hugging_face_token: SecretStr
+    gpu_flavor: Annotated[str, AfterValidator(_flavor)]
+    gpu_count: Annotated[int, Field(ge=1)]
+    gpu_quota: Annotated[int, Field(ge=1)]
+    volumes: list[Volume]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    liveness_probe: Probe
+    readiness_probe: Probe
+    progress_deadline_seconds: Annotated[int, Field(ge=60)]
+    min_replicas: Annotated[int, Field(ge=0, le=10)]
+    max_replicas: Annotated[int, Field(ge=1, le=10)]
+    scaling_metric: Annotated[str, Field(min_length=1)]
+    scaling_target: Annotated[Decimal, AfterValidator(_target)]
+    scaling_aggregation: Literal["AVERAGE", "MIN", "MAX", "SUM"]
+    scale_up_stabilization_seconds: Window
+    scale_down_stabilization_seconds: Window
+    ready_timeout_seconds: Annotated[int, Field(ge=60)]
+
+
+class ClusterSettings(_Group):
+    """What `MonitoringCluster` needs."""
+
+    cluster_name: Annotated[str, Field(min_length=1)]
+    cluster_region: Annotated[str, AfterValidator(_cluster_region)]
+    kubernetes_version: Annotated[str, Field(pattern=r"^1\.\d+$")]
+    cluster_update_policy: Literal["ALWAYS_UPDATE", "MINIMAL_DOWNTIME", "NEVER_UPDATE"]
+    node_pool_name: Annotated[str, AfterValidator(_node_pool_name)]
+    node_flavor: Annotated[str, Field(min_length=1)]
+    node_count: Annotated[int, Field(ge=1, le=100)]
+    api_server_ranges: list[Network]
+
+
+class MonitoringSettings(_Group):
+    """What `MonitoringStack` needs: the chart, storage, scraping and how users reach Grafana."""
+
+    chart_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    chart_repository: Annotated[str, Field(pattern=r"^https?://")]
+    storage_class: Annotated[str, Field(min_length=1)]
+    prometheus_storage: Annotated[int, Field(ge=1, alias="prometheusStorageGiB")]
+    prometheus_retention: Duration
+    prometheus_retention_size: Annotated[str, AfterValidator(_size)]
+    scrape_interval: Duration
+    scrape_timeout: Duration
+    prometheus_external_url: Annotated[str, Field(pattern=r"^(https?://.+)?$")]
+    alertmanager_storage: Annotated[int, Field(ge=1, alias="alertmanagerStorageGiB")]
+    node_exporter: bool
+    kube_state_metrics: bool
+    grafana_storage: Annotated[int, Field(ge=1, alias="grafanaStorageGiB")]
+    grafana_access: Literal["port-forward", "load-balancer"]
+    grafana_port: Annotated[int, Field(ge=1, le=65535)]
+    grafana_source_ranges: list[Network]
+    grafana_load_balancer_flavor: Literal["small", "medium", "large", "xl"]
+    grafana_reserved_address: bool
+    grafana_keep_address: bool
+    grafana_certificate: str
+    grafana_private_key: SecretStr
+
+
+class GeneralSettings(_Group):
+    """What concerns every part."""
+
+    service_name: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    environment: Annotated[str, AfterValidator(_label_value)]
+    protect: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a stack may set."""
+
+    general: GeneralSettings
+    endpoint: EndpointSettings
+    cluster: ClusterSettings
+    monitoring: MonitoringSettings
+
+
+_GROUPS: dict[str, type[_Group]] = {
+    "general": GeneralSettings,
+    "endpoint": EndpointSettings,
+    "cluster": ClusterSettings,
+    "monitoring": MonitoringSettings,
+}
+
+KEYS = {field.alias or name for group in _GROUPS.values() for name, field in group.model_fields.items()}
+"""Every configuration key, without the project's namespace."""
+
+_SECRETS = {
+    field.alias or name
+    for group in _GROUPS.values()
+    for name, field in group.model_fields.items()
+    if field.annotation is SecretStr
+}
+
+_FROM_ENVIRONMENT = {"serviceName": "OVH_CLOUD_PROJECT_SERVICE", "huggingFaceToken": "HF_TOKEN"}
+
+
+def from_pulumi() -> Settings:
+    """The settings of the running program's stack; raises SettingsError."""
+    raw = pulumi.runtime.config.CONFIG.get()
+    prefix = f"{PROJECT}:"
+    return load(
+        {key.removeprefix(prefix): value for key, value in raw.items() if key.startswith(prefix)},
+        secret=lambda key: pulumi.runtime.is_config_secret(prefix + key),
+        environment=os.environ,
+        stack=pulumi.get_stack(),
+    )
+
+
+def load(
+    config: Mapping[str, str],
+    *,
+    secret: Callable[[str], bool],
+    environment: Mapping[str, str],
+    stack: str,
+) -> Settings:
+    """Reads settings from configuration values as Pulumi hands them over (lists and objects as JSON).
+
+    `config` has keys without namespace, `secret` tells whether a key is encrypted in the stack file,
+    `environment` fills an empty project id and Hugging Face token. Raises SettingsError with every mistake.
+    """
+    mistakes = [Mistake(key, None, _unknown(key)) for key in config if key not in KEYS]
+    mistakes += [
+        Mistake(key, None, f"is in plain text; replace the secret and `pulumi config set --secret {key}`")
+        for key in sorted(_SECRETS)
+        if config.get(key) and not secret(key)
+    ]
+    values = dict(config)
+    for key, variable in _FROM_ENVIRONMENT.items():
+        values[key] = values.get(key) or environment.get(variable, "")
+    if not values["serviceName"]:
+        mistakes.append(
+            Mistake(
+                "serviceName", None, "is missing; set it or OVH_CLOUD_PROJECT_SERVICE to the project's id"
+            )
+        )
+        values["serviceName"] = "0" * 32
+
+    valid: dict[str, Any] = {}
+    for group in _GROUPS.values():
+        for name, field in group.model_fields.items():
+            key = field.alias or name
+            if key not in values:
+                mistakes.append(Mistake(key, None, "is missing"))
+                continue
+            # A TypeAdapter of the field alone lets the other fields be checked whatever this one says.
+            annotated: Any = Annotated[field.annotation, Field(), *field.metadata]
+            try:
+                valid[name] = TypeAdapter(annotated).validate_python(_decode(field.annotation, values[key]))
+            except (ValidationError, ValueError) as error:
+                mistakes.append(Mistake(key, None if key in _UNPRINTED else values[key], _explain(error)))
+    mistakes += _broken_rules(valid, values)
+    if mistakes:
+        raise SettingsError(stack, mistakes)
+    groups = {
+        attribute: group.model_construct(**{name: valid[name] for name in group.model_fields})
+        for attribute, group in _GROUPS.items()
+    }
+    return Settings(**groups)  # type: ignore[arg-type]
+
+
+def _unknown(key: str) -> str:
+    nearest = difflib.get_close_matches(key, KEYS, n=1)
+    return f"is not a key of this project{f'; did you mean {nearest[0]}?' if nearest else ''}"
+
+
+def _decode(annotation: Any, text: str) -> Any:
+    """Pulumi hands over lists and objects as JSON, everything else as text."""
+    structured = get_origin(annotation) in (list, dict) or (
+        isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    )
+    if not structured:
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        kind = "a list" if get_origin(annotation) is list else "a map"
+        raise ValueError(f"must be {kind}") from None
+
+
+def _explain(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(
+        (".".join(str(part) for part in detail["loc"]) + ": " if detail["loc"] else "")
+        + detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        for detail in error.errors()
+    )
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A rule between fields: `check` gets their values and returns what is wrong about `key`, or None."""
+
+    key: str
+    fields: tuple[str, ...]
+    check: Callable[..., str | None]
+
+
+def _replica_bounds(minimum: int, maximum: int) -> str | None:
+    return f"must not exceed maxReplicas ({maximum})" if minimum > maximum else None
+
+
+def _replica_gpus(count: int, flavor: str) -> str | None:
+    most = FLAVORS[flavor].max
+    return f"a replica of {flavor} may have at most {most} GPUs" if count > most else None
+
+
+def _probe_port(probe: Probe, port: int) -> str | None:
+    return f"port {probe.port} must be that of vLLM, port ({port})" if probe.port != port else None
+
+
+def _gpu_quota(maximum: int, count: int, quota: int) -> str | None:
+    if maximum * count <= quota:
+        return None
+    return (
+        f"with gpuCount {count} this needs {maximum * count} GPUs, the project may use {quota} (gpuQuota); "
+        "lower one of them or have OVHcloud's support raise the quota"
+    )
+
+
+def _source_ranges(ranges: list[str], access: str) -> str | None:
+    if access == "load-balancer" and not ranges:
+        return "a load balancer needs the ranges that may reach it, for example 203.0.113.0/24"
+    return None
+
+
+def _reserved_address(reserved: bool, access: str) -> str | None:
+    return "needs grafanaAccess load-balancer" if reserved and access != "load-balancer" else None
+
+
+def _kept_address(keep: bool, reserved: bool) -> str | None:
+    return "needs grafanaReservedAddress true" if keep and not reserved else None
+
+
+def _certificate_pair(certificate: str, key: SecretStr) -> str | None:
+    if bool(certificate) != bool(key.get_secret_value()):
+        return "grafanaCertificate and grafanaPrivateKey go together, or neither"
+    return None
+
+
+def _scrape_timeout(timeout: str, interval: str) -> str | None:
+    return f"must not exceed scrapeInterval ({interval})" if seconds(timeout) > seconds(interval) else None
+
+
+def _retention_size(size: str, volume: int) -> str | None:
+    limit = 0.85 * volume
+    if gibibytes(size) <= limit:
+        return None
+    return f"must be at most 85 % of prometheusStorageGiB ({limit:g}GiB): the write-ahead log comes on top"
+
+
+def _secrets_in_clear(environment: dict[str, str]) -> str | None:
+    names = [
+        name for name in environment if re.search(r"TOKEN|SECRET|PASSWORD|API_?KEY", name, re.IGNORECASE)
+    ]
+    return f"{', '.join(names)}: secrets do not belong here (use huggingFaceToken)" if names else None
+
+
+_RULES = (
+    _Rule("minReplicas", ("min_replicas", "max_replicas"), _replica_bounds),
+    _Rule("livenessProbe", ("liveness_probe", "port"), _probe_port),
+    _Rule("readinessProbe", ("readiness_probe", "port"), _probe_port),
+    _Rule("gpuCount", ("gpu_count", "gpu_flavor"), _replica_gpus),
+    _Rule("maxReplicas", ("max_replicas", "gpu_count", "gpu_quota"), _gpu_quota),
+    _Rule("grafanaSourceRanges", ("grafana_source_ranges", "grafana_access"), _source_ranges),
+    _Rule("grafanaReservedAddress", ("grafana_reserved_address", "grafana_access"), _reserved_address),
+    _Rule("grafanaKeepAddress", ("grafana_keep_address", "grafana_reserved_address"), _kept_address),
+    _Rule("grafanaPrivateKey", ("grafana_certificate", "grafana_private_key"), _certificate_pair),
+    _Rule("scrapeTimeout", ("scrape_timeout", "scrape_interval"), _scrape_timeout),
+    _Rule("prometheusRetentionSize", ("prometheus_retention_size", "prometheus_storage"), _retention_size),
+    _Rule("vllmEnvironment", ("vllm_environment",), _secrets_in_clear),
+)
+_UNPRINTED = _SECRETS | {"vllmEnvironment"}
+
+
+def _broken_rules(valid: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[Mistake]:
+    """Mistakes between fields; a rule whose fields are not all valid is left for the next run."""
+    for rule in _RULES:
+        if all(name in valid for name in rule.fields):
+            problem = rule.check(*(valid[name] for name in rule.fields))
+            if problem is not None:
+                yield Mistake(rule.key, None if rule.key in _UNPRINTED else values[rule.key], problem)

@@ -1,0 +1,1 @@
+"""Grafana dashboards as Python; the sidecar provisions the JSON they make."""

@@ -1,0 +1,142 @@
+"""A stack's mistakes are all reported at once, before anything is bought."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from decimal import Decimal
+
+import pytest
+
+from components.settings import KEYS, Settings, SettingsError, gibibytes, load, seconds
+from tests.components.stacks import SERVICE, configuration, declared
+
+ENVIRONMENT = {"OVH_CLOUD_PROJECT_SERVICE": SERVICE}
+
+
+def settings(stack: str, changes: dict[str, str] | None = None, secrets: Container[str] = ()) -> Settings:
+    values = configuration(stack) | (changes or {})
+    return load(values, secret=lambda key: key in secrets, environment=ENVIRONMENT, stack=stack)
+
+
+def mistakes(changes: dict[str, str], stack: str = "prod") -> str:
+    with pytest.raises(SettingsError) as error:
+        settings(stack, changes)
+    return str(error.value)
+
+
+def test_every_setting_is_declared_in_the_project_file_with_type_and_description() -> None:
+    keys = declared()
+    assert set(keys) == KEYS
+    assert all(entry.get("type") and entry.get("description") for entry in keys.values())
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod", "sandbox"])
+def test_the_tracked_stacks_are_valid(stack: str) -> None:
+    assert settings(stack).general.service_name == SERVICE
+
+
+def test_prod_holds_the_reference_architecture() -> None:
+    prod = settings("prod")
+    endpoint, cluster, monitoring = prod.endpoint, prod.cluster, prod.monitoring
+    assert endpoint.app_name == "vllm-ministral-14B-autoscaling-custom-metric"
+    assert endpoint.image == "vllm/vllm-openai:v0.13.0"
+    assert (endpoint.gpu_flavor, endpoint.gpu_count) == ("h100-1-gpu", 1)
+    assert (endpoint.min_replicas, endpoint.max_replicas) == (1, 3)
+    assert (endpoint.scaling_metric, endpoint.scaling_target) == (
+        "vllm:num_requests_running",
+        Decimal(50),
+    )
+    assert (cluster.cluster_region, cluster.node_flavor, cluster.node_count) == ("GRA11", "b2-15", 3)
+    assert (monitoring.prometheus_storage, monitoring.prometheus_retention) == (50, "15d")
+    assert (monitoring.alertmanager_storage, monitoring.grafana_storage) == (10, 10)
+    assert monitoring.grafana_access == "load-balancer"
+
+
+def test_dev_is_cheaper_than_prod() -> None:
+    dev, prod = settings("dev"), settings("prod")
+    assert dev.endpoint.model != prod.endpoint.model
+    assert dev.endpoint.gpu_flavor != prod.endpoint.gpu_flavor
+    assert dev.endpoint.max_replicas < prod.endpoint.max_replicas
+    assert dev.cluster.node_count == 1
+    assert dev.monitoring.grafana_access == "port-forward"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"minReplicas": "4"}, "minReplicas = 4: must not exceed maxReplicas (3)"),
+        ({"scalingTarget": "0"}, "scalingTarget = 0: must be greater than 0"),
+        ({"scalingTarget": "-3"}, "scalingTarget = -3: must be greater than 0"),
+        ({"gpuCount": "5"}, "gpuCount = 5: a replica of h100-1-gpu may have at most 4 GPUs"),
+        ({"gpuCount": "2"}, "maxReplicas = 3: with gpuCount 2 this needs 6 GPUs, the project may use 4"),
+        ({"gpuFlavor": "h100"}, "gpuFlavor = h100: is no GPU flavor of AI Deploy; allowed: h100-1-gpu"),
+        ({"image": "vllm/vllm-openai"}, "image = vllm/vllm-openai: must name a tag"),
+        ({"image": "vllm/vllm-openai:latest"}, "must name a tag other than latest"),
+        ({"image": "registry:5000/vllm-openai"}, "must name a tag"),
+        ({"grafanaSourceRanges": "[]"}, "grafanaSourceRanges = []: a load balancer needs the ranges"),
+        ({"grafanaSourceRanges": '["1.2.3.4/33"]'}, "must be a range in CIDR notation"),
+        ({"grafanaSourceRanges": '["10.0.0.1/8"]'}, "has host bits set"),
+        ({"clusterRegion": "GRA"}, "clusterRegion = GRA: is a region of the AI products"),
+        ({"clusterRegion": "gra"}, "clusterRegion = gra: is a region of the AI products"),
+        ({"region": "GRA11"}, "region = GRA11: is no region of the AI products; allowed: GRA, BHS"),
+        ({"maxReplica": "3"}, "maxReplica: is not a key of this project; did you mean maxReplicas?"),
+        ({"minReplicas": "two"}, "minReplicas = two: should be a valid integer"),
+        ({"vllmArguments": "--max-model-len 8192"}, "vllmArguments = --max-model-len 8192: must be a list"),
+        ({"volumes": '["standalone:hub"]'}, "volumes"),
+        ({"livenessProbe": '{"pth": "/health"}'}, "livenessProbe"),
+        ({"port": "9000"}, "port 8000 must be that of vLLM, port (9000)"),
+        ({"scrapeTimeout": "20s"}, "scrapeTimeout = 20s: must not exceed scrapeInterval (15s)"),
+        ({"scrapeInterval": "15"}, "scrapeInterval = 15: must be a duration such as 15s"),
+        ({"prometheusRetentionSize": "50GiB"}, "must be at most 85 % of prometheusStorageGiB"),
+        ({"grafanaKeepAddress": "true", "grafanaReservedAddress": "false"}, "needs grafanaReservedAddress"),
+        ({"vllmEnvironment": '{"HF_TOKEN": "canary"}'}, "HF_TOKEN: secrets do not belong here"),
+        ({"serviceName": "my-project"}, "serviceName = my-project"),
+        ({"nodePoolName": "Monitoring_1"}, "must be lower case letters, digits and hyphens"),
+    ],
+)
+def test_a_mistake_names_key_value_and_what_is_allowed(changes: dict[str, str], expected: str) -> None:
+    assert expected in mistakes(changes)
+
+
+def test_all_mistakes_are_in_one_message() -> None:
+    text = mistakes(
+        {"minReplicas": "4", "image": "vllm/vllm-openai", "clusterRegion": "BHS", "nodes": "3"}, stack="dev"
+    )
+    assert text.startswith("4 mistakes in the configuration (Pulumi.dev.yaml):")
+    assert all(key in text for key in ("minReplicas", "image", "clusterRegion", "ovh-vllm:nodes"))
+
+
+@pytest.mark.parametrize("key", ["huggingFaceToken", "grafanaPrivateKey"])
+def test_a_secret_in_plain_text_is_refused_and_not_repeated(key: str) -> None:
+    text = mistakes({key: "canary"})
+    assert f"ovh-vllm:{key}: is in plain text" in text
+    assert "canary" not in text
+
+
+def test_a_secret_in_the_vllm_environment_is_not_repeated() -> None:
+    assert "canary" not in mistakes({"vllmEnvironment": '{"HF_TOKEN": "canary"}'})
+
+
+def test_an_encrypted_token_is_taken_and_hidden() -> None:
+    result = settings("prod", {"huggingFaceToken": "canary"}, secrets={"huggingFaceToken"})
+    assert result.endpoint.hugging_face_token.get_secret_value() == "canary"
+    assert "canary" not in repr(result)
+
+
+def test_the_environment_gives_the_token_when_the_stack_has_none() -> None:
+    environment = {**ENVIRONMENT, "HF_TOKEN": "from-environment"}
+    result = load(configuration("dev"), secret=lambda key: False, environment=environment, stack="dev")
+    assert result.endpoint.hugging_face_token.get_secret_value() == "from-environment"
+
+
+def test_a_missing_project_id_tells_where_to_set_it() -> None:
+    with pytest.raises(SettingsError, match="serviceName: is missing; set it or OVH_CLOUD_PROJECT_SERVICE"):
+        load(configuration("dev"), secret=lambda key: False, environment={}, stack="dev")
+
+
+def test_durations_and_sizes_are_those_of_prometheus() -> None:
+    assert (seconds("15s"), seconds("5m"), seconds("15d")) == (15, 300, 1296000)
+    assert (gibibytes("40GiB"), gibibytes("1TiB")) == (40, 1024)
+    for wrong in ("15", "s", "-5s", "1h30m ", "1.5h"):
+        with pytest.raises(ValueError, match="duration"):
+            seconds(wrong)
