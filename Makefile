@@ -1,0 +1,43 @@
+# Commands of the project. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help sandbox sandbox-down sandbox-status test lint types unit clean
+
+help: ## Lists the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+sandbox: $(VENV)/.ready ## Starts the local cloud, runs `pulumi up`, asks the model one question, prints what was built
+	@$(RUN) -m sandbox up
+
+sandbox-down: $(VENV)/.ready ## Destroys the sandbox stack and ends every process of the sandbox
+	@$(RUN) -m sandbox down
+
+sandbox-status: $(VENV)/.ready ## Tells what runs in the sandbox and what it would cost
+	@$(RUN) -m sandbox status
+
+test: lint types unit ## Lint, strict types and the test suite
+
+lint: $(VENV)/.ready
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.ready
+	@$(VENV)/bin/mypy
+
+unit: $(VENV)/.ready
+	@$(RUN) -m sandbox.toolchain
+	@$(RUN) -m pytest -n 2 --dist loadfile
+
+clean: ## Removes the virtual environment and caches of this checkout (run `make sandbox-down` first)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Made on a new machine and again whenever a requirements file changes; the stamp is the last thing made.
+$(VENV)/.ready: requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is %s; name another one: make PYTHON=python3.12 …" % sys.version.split()[0])'
+	@$(PYTHON) -m sandbox.toolchain.environment
+	@touch $@

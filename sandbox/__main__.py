@@ -1,0 +1,117 @@
+"""`python -m sandbox up | down | status`: the local stand-in for OVHcloud and the program deployed to it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sandbox import smoke
+from sandbox.console import Console
+from sandbox.engine import EngineError
+from sandbox.processes import ProcessError
+from sandbox.project import CHECKOUT, Folder
+from sandbox.sandbox import Sandbox
+from sandbox.toolchain import ToolchainError, ensure
+
+STACK = "sandbox"
+
+
+def up(sandbox: Sandbox, console: Console) -> None:
+    """Starts what does not run yet, deploys the stack, proves that it works, prints what was built."""
+    toolchain = ensure(console.step)
+    if sandbox.runs:
+        console.step("the local cloud runs already")
+    else:
+        console.step("starting the local cloud")
+        sandbox.start()
+    console.step(f"pulumi up -s {STACK}")
+    engine = sandbox.engine(toolchain)
+    engine.run("up", "-s", STACK, "--yes", "--skip-preview", "--continue-on-error")
+    outputs = engine.outputs(STACK)
+    # Prometheus has its address now: .sandbox/env tells it.
+    sandbox.engine(toolchain)
+    addresses = sandbox.addresses()[0]
+
+    console.step("smoke test")
+    for line in smoke.checks(outputs, addresses, Path(sandbox.connection.ca_bundle)):
+        console.detail(f"ok: {line}")
+    engine.capture("preview", "-s", STACK, "--expect-no-changes")
+    console.detail("ok: a second `pulumi preview --expect-no-changes` is clean")
+
+    console.step("built in the local cloud:")
+    _print_resources(sandbox, console)
+    _print_addresses(sandbox, console, outputs, addresses)
+
+
+def down(sandbox: Sandbox, console: Console) -> None:
+    """Destroys the stack, ends every process of the sandbox and removes its folder."""
+    if sandbox.runs and sandbox.folder.connection.exists():
+        engine = sandbox.engine(ensure(console.step))
+        if engine.stacks().get(STACK):
+            console.step(f"pulumi destroy -s {STACK}")
+            # An engine that was killed has left its lock; who says `down` wants the stack gone.
+            with suppress(EngineError):
+                engine.capture("cancel", STACK, "--yes")
+            try:
+                engine.run("destroy", "-s", STACK, "--yes", "--skip-preview", "--continue-on-error")
+            except EngineError as error:
+                console.step(f"{error}; what is left goes away with the local cloud")
+        for thing in sandbox.resources():
+            console.detail(f"left over, goes away with the local cloud: {thing['kind']} {thing['name']}")
+    console.step(f"the sandbox is gone, {sandbox.remove()} processes ended")
+
+
+def status(sandbox: Sandbox, console: Console) -> None:
+    """Tells what exists in the local cloud and what it would cost per hour."""
+    if sandbox.runs:
+        _print_resources(sandbox, console)
+    else:
+        console.step("the local cloud does not run; `make sandbox` starts it")
+
+
+def _print_resources(sandbox: Sandbox, console: Console) -> None:
+    for thing in sandbox.resources():
+        price = "price unknown" if thing["eurPerHour"] is None else f"{thing['eurPerHour']:.4f} €/h"
+        console.detail(f"{thing['kind']:14} {price:>14}  {thing['name']}")
+
+
+def _print_addresses(
+    sandbox: Sandbox, console: Console, outputs: dict[str, Any], addresses: smoke.Addresses
+) -> None:
+    console.step("where it is:")
+    names = ("openai_base_url", "model", "grafana_url", "grafana_dashboard_url")
+    rows = {name: outputs[name] for name in names} | {
+        "Prometheus": addresses.prometheus,
+        "Alertmanager": addresses.alertmanager,
+        "OVHcloud API": addresses.api,
+    }
+    for name, value in rows.items():
+        console.detail(f"{name:22} {value}")
+    environment = sandbox.folder.environment
+    shown = environment.relative_to(CHECKOUT) if environment.is_relative_to(CHECKOUT) else environment
+    console.step(f"the plain CLI: . {shown} && pulumi preview -s {STACK} (also -s dev, -s prod)")
+
+
+_COMMANDS: dict[str, Callable[[Sandbox, Console], None]] = {"up": up, "down": down, "status": status}
+
+
+def main() -> int:
+    """Runs the command of the command line; the exit status is 1 when it fails."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in _COMMANDS.items():
+        commands.add_parser(name, help=function.__doc__)
+    try:
+        _COMMANDS[parser.parse_args().command](Sandbox(Folder()), Console())
+    except (ToolchainError, EngineError, ProcessError, smoke.SmokeError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The Pulumi CLI, run on the sandbox's project with the sandbox's environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class EngineError(Exception):
+    """A Pulumi command failed; its own output has told why."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Runs Pulumi commands; `environment` is what `.sandbox/env` exports."""
+
+    pulumi: Path
+    environment: Mapping[str, str]
+
+    def run(self, *arguments: str) -> None:
+        """Runs a command whose output the user sees; raises EngineError when it fails."""
+        result = subprocess.run(
+            [self.pulumi, *arguments], env=self._environment(), stdin=subprocess.DEVNULL, check=False
+        )
+        if result.returncode != 0:
+            raise EngineError(f"pulumi {' '.join(arguments)} ended with status {result.returncode}")
+
+    def capture(self, *arguments: str) -> str:
+        """Runs a command and returns its output; EngineError holds what it said when it fails."""
+        result = subprocess.run(
+            [self.pulumi, *arguments],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            said = (result.stdout + result.stderr).strip()
+            raise EngineError(f"pulumi {' '.join(arguments)} ended with status {result.returncode}:\n{said}")
+        return result.stdout
+
+    def outputs(self, stack: str) -> dict[str, Any]:
+        """The outputs of a stack, secrets shown."""
+        outputs: dict[str, Any] = json.loads(
+            self.capture("stack", "output", "--json", "--show-secrets", "-s", stack)
+        )
+        return outputs
+
+    def stacks(self) -> dict[str, int]:
+        """The stacks of the project and how many resources each holds."""
+        listed = json.loads(self.capture("stack", "ls", "--json"))
+        return {stack["name"]: stack.get("resourceCount", 0) for stack in listed}
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self.environment}

@@ -1,0 +1,154 @@
+"""The local cloud: API emulator, gateway, replicas and clusters in one process, on one event loop.
+
+`python -m sandbox.server` listens until it gets SIGTERM; once it listens it writes how to reach it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from aiohttp import web
+
+from sandbox import processes
+from sandbox.clock import Clock
+from sandbox.cloud.cloud import Cloud
+from sandbox.cloud.settings import CloudSettings, Credentials
+from sandbox.cluster.cluster import ClusterSettings, KubeCluster
+from sandbox.cluster.monitoring import Binaries, Monitoring
+from sandbox.cluster.storage import Controller
+from sandbox.connection import Connection
+from sandbox.inference.gateway import Gateway
+from sandbox.inference.replica import ReplicaSettings, VllmReplicas
+from sandbox.interfaces import Cluster, ClusterFactory, Infrastructure
+from sandbox.project import Folder, write_private
+from sandbox.tls import Authority
+from sandbox.toolchain import ensure
+
+DEFAULT_SPEED = 200.0
+"""Platform seconds per wall-clock second: an app that takes 15 minutes on the cloud is up in 5 seconds."""
+
+
+class Clusters:
+    """Makes the Kubernetes clusters, each with its own authority and monitoring."""
+
+    def __init__(self, clock: Clock, binaries: Binaries, environment: Mapping[str, str]) -> None:
+        self._clock = clock
+        self._binaries = binaries
+        self._environment = environment
+        self._monitoring: dict[str, Monitoring] = {}
+
+    def factory(self, infrastructure: Infrastructure) -> ClusterFactory:
+        """The factory of clusters that cause `infrastructure`."""
+
+        def make(cluster_id: str, name: str, version: str, directory: Path) -> Cluster:
+            return KubeCluster(
+                cluster_id,
+                name,
+                version,
+                directory,
+                clock=self._clock,
+                infrastructure=infrastructure,
+                authority=Authority(f"cluster {cluster_id}"),
+                settings=ClusterSettings(controllers=self._operator, links=self.links),
+            )
+
+        return make
+
+    def links(self, cluster_id: str) -> dict[str, str]:
+        """Addresses of the real Prometheus and Alertmanager of a cluster, as far as they run."""
+        monitoring = self._monitoring.get(cluster_id)
+        if monitoring is None:
+            return {}
+        urls = {"prometheus": monitoring.prometheus_url, "alertmanager": monitoring.alertmanager_url}
+        return {name: url for name, url in urls.items() if url is not None}
+
+    async def monitoring(self, _request: web.Request) -> web.Response:
+        """`GET /sandbox/monitoring`: cluster id to the addresses of its Prometheus and Alertmanager."""
+        return web.json_response({cluster: self.links(cluster) for cluster in self._monitoring})
+
+    def _operator(self, cluster: KubeCluster) -> list[Controller]:
+        monitoring = Monitoring(cluster.directory, self._binaries, self._clock, self._environment)
+        self._monitoring[cluster.id] = monitoring
+        return [monitoring]
+
+
+async def serve(folder: Folder, speed: float) -> None:
+    """Runs the local cloud until SIGTERM or SIGINT."""
+    clock, authority = Clock(speed), Authority()
+    bundle = _write_bundle(folder.root, authority)
+    credentials = Credentials(*(secrets.token_hex(16) for _ in range(3)))
+    project = secrets.token_hex(16)
+    toolchain = ensure(logging.getLogger(__name__).info)
+    clusters = Clusters(
+        clock,
+        Binaries(toolchain.prometheus, toolchain.promtool, toolchain.alertmanager),
+        {"PATH": os.defpath, "SSL_CERT_FILE": str(bundle), **processes.mark(folder.root)},
+    )
+    cloud = Cloud(
+        CloudSettings(credentials, project),
+        clock,
+        replicas=VllmReplicas(clock, ReplicaSettings()),
+        clusters=clusters.factory,
+        directory=folder.root,
+    )
+    application = cloud.application()
+    application.router.add_get("/sandbox/monitoring", clusters.monitoring)
+    application.router.add_get("/sandbox/login", _login)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    api = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    gateway = Gateway(cloud.apps, authority, folder.root / "tls", f"{api}/sandbox/login")
+    cloud.connect(gateway)
+    Connection(
+        api=api,
+        service_name=project,
+        application_key=credentials.application_key,
+        application_secret=credentials.application_secret,
+        consumer_key=credentials.consumer_key,
+        passphrase=secrets.token_hex(16),
+        ca_bundle=str(bundle),
+    ).write(folder.connection)
+
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await stopped.wait()
+    await runner.cleanup()
+    await gateway.stop()
+
+
+async def _login(request: web.Request) -> web.Response:
+    app = request.query.get("redirect", "the app")
+    return web.Response(text=f"Here OVHcloud would ask you to log in before it leads you to {app}.\n")
+
+
+def _write_bundle(directory: Path, authority: Authority) -> Path:
+    """The system's certificate authorities and the sandbox's own in one file, as SSL_CERT_FILE takes it."""
+    system = ssl.get_default_verify_paths().cafile
+    known = Path(system).read_text() if system else ""
+    path = directory / "ca-bundle.pem"
+    write_private(path, f"{known}\n{authority.certificate.decode()}")
+    return path
+
+
+def main() -> None:
+    """Parses the command line and serves."""
+    parser = argparse.ArgumentParser(prog="python -m sandbox.server", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the sandbox keeps its files")
+    parser.add_argument("--speed", type=float, default=DEFAULT_SPEED, help="platform seconds per second")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    asyncio.run(serve(Folder(arguments.folder), arguments.speed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The whole program on the real Pulumi engine, deployed to a sandbox."""

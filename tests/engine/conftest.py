@@ -1,0 +1,57 @@
+"""A sandbox of the test run's own, so that the one of the user is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from sandbox.engine import Engine
+from sandbox.project import CHECKOUT, Folder
+from sandbox.sandbox import Sandbox
+from sandbox.toolchain import Toolchain, ensure
+
+CANARY = "hf_canary0123456789"
+"""Hugging Face token of the test run; must be found nowhere in clear."""
+FAST = ["--speed", "1000"]
+
+
+def git_status() -> str:
+    """What git thinks of the checkout."""
+    command = ["git", "status", "--porcelain"]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A running sandbox and its engine."""
+
+    sandbox: Sandbox
+    engine: Engine
+    git_status_before: str
+
+    def kinds(self) -> list[str]:
+        """Kinds of everything that exists in the local cloud, sorted."""
+        return sorted(thing["kind"] for thing in self.sandbox.resources())
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> Toolchain:
+    return ensure(lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def deployment(toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A running sandbox to which the stack `sandbox` has been deployed."""
+    before = git_status()
+    sandbox = Sandbox(Folder(tmp_path_factory.mktemp("sandbox")))
+    sandbox.start(FAST)
+    try:
+        engine = sandbox.engine(toolchain)
+        engine = Engine(engine.pulumi, {**engine.environment, "HF_TOKEN": CANARY})
+        engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview", "--continue-on-error")
+        yield Deployment(sandbox, engine, before)
+    finally:
+        sandbox.remove()

@@ -1,0 +1,139 @@
+"""What one `pulumi up` on the sandbox leaves behind."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox import processes, smoke
+from tests.engine.conftest import CANARY, Deployment, git_status
+
+
+@pytest.fixture(scope="module")
+def outputs(deployment: Deployment) -> dict[str, Any]:
+    return deployment.engine.outputs("sandbox")
+
+
+def test_the_smoke_test_proves_endpoint_and_monitoring(
+    deployment: Deployment, outputs: dict[str, Any]
+) -> None:
+    bundle = Path(deployment.sandbox.connection.ca_bundle)
+    assert len(list(smoke.checks(outputs, deployment.sandbox.addresses()[0], bundle))) == 7
+
+
+def test_everything_of_the_architecture_is_there(deployment: Deployment) -> None:
+    assert deployment.kinds() == [
+        "ai-app",
+        "ai-token",
+        "ai-token",
+        "cluster",
+        "floating-ip",
+        "gateway",
+        "load-balancer",
+        "node-pool",
+        "user",
+        "volume",
+        "volume",
+        "volume",
+    ]
+
+
+def test_a_second_preview_and_update_change_nothing(deployment: Deployment) -> None:
+    deployment.engine.capture("preview", "-s", "sandbox", "--expect-no-changes")
+    deployment.engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview", "--expect-no-changes")
+
+
+def test_a_refresh_finds_no_drift(deployment: Deployment) -> None:
+    deployment.engine.capture("refresh", "-s", "sandbox", "--yes", "--skip-preview")
+    deployment.engine.capture("preview", "-s", "sandbox", "--expect-no-changes")
+
+
+@pytest.mark.parametrize("stack", ["dev", "prod"])
+def test_the_other_stacks_preview_with_the_same_program(deployment: Deployment, stack: str) -> None:
+    events = deployment.engine.capture("preview", "-s", stack, "--json")
+    assert json.loads(events)["changeSummary"]["create"] > 20
+
+
+def test_grafana_s_address_is_the_reserved_one_and_leads_somewhere(
+    deployment: Deployment, outputs: dict[str, Any]
+) -> None:
+    assert outputs["grafana_url"] == f"https://{outputs['grafana_reserved_address']}:8443"
+    # Grafana's certificate is self-signed.
+    page = httpx.get(outputs["grafana_url"], verify=False)  # noqa: S501
+    assert "This is the sandbox" in page.text
+    assert "vllm-ministral-monitoring" in page.text
+
+
+def test_a_changed_threshold_is_one_call_and_waits_for_nothing(deployment: Deployment) -> None:
+    engine, api = deployment.engine, deployment.sandbox.connection.api
+    before = len(httpx.get(f"{api}/sandbox/calls").json())
+    engine.capture("config", "set", "-s", "sandbox", "scalingTarget", "40")
+    engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview")
+    calls = httpx.get(f"{api}/sandbox/calls").json()[before:]
+    changing = [
+        f"{call['method']} {call['path'].rpartition('/')[2]}" for call in calls if call["method"] != "GET"
+    ]
+    assert changing == ["PUT scalingstrategy"]
+    engine.capture("preview", "-s", "sandbox", "--expect-no-changes")
+
+
+def test_state_refers_to_providers_and_holds_no_pickled_code(deployment: Deployment) -> None:
+    state = json.loads(deployment.engine.capture("stack", "export", "-s", "sandbox"))
+    references = {
+        resource["urn"]: resource["inputs"]["__provider"]
+        for resource in state["deployment"]["resources"]
+        if "dynamic" in resource["type"]
+    }
+    assert len(references) == 8
+    # A reference is a module and a class name; code would be kilobytes.
+    assert {urn for urn, reference in references.items() if len(reference) > 200} == set()
+
+
+def test_the_environment_file_is_for_its_owner_only(deployment: Deployment) -> None:
+    assert stat.S_IMODE(deployment.sandbox.folder.environment.stat().st_mode) == 0o600
+
+
+def test_no_tracked_file_is_written(deployment: Deployment) -> None:
+    assert git_status() == deployment.git_status_before
+
+
+def test_secrets_are_in_clear_nowhere(deployment: Deployment, outputs: dict[str, Any]) -> None:
+    engine, folder = deployment.engine, deployment.sandbox.folder
+    key = next(line for line in outputs["kubeconfig"].splitlines() if "client-key-data" in line)
+    canaries = {
+        "Hugging Face token": CANARY,
+        "client token": outputs["client_token"],
+        "Grafana password": outputs["grafana_admin_password"],
+        "kubeconfig": key.split()[-1],
+        "application secret": deployment.sandbox.connection.application_secret,
+        "consumer key": deployment.sandbox.connection.consumer_key,
+    }
+    places = {
+        "state": engine.capture("stack", "export", "-s", "sandbox"),
+        "preview": engine.capture("preview", "-s", "sandbox", "--diff"),
+        "json preview": engine.capture("preview", "-s", "prod", "--json"),
+        "log of the local cloud": folder.log.read_text(),
+        "process arguments": repr([process.command for process in processes.find(folder.root)]),
+    }
+    found = [
+        (name, place) for place, text in places.items() for name, value in canaries.items() if value in text
+    ]
+    assert found == []
+
+
+def test_files_with_secrets_are_readable_by_their_owner_only(deployment: Deployment) -> None:
+    root = deployment.sandbox.folder.root
+    secret = deployment.engine.outputs("sandbox")["client_token"].encode()
+    credentials = deployment.sandbox.connection.application_secret.encode()
+    exposed = [
+        path
+        for path in root.rglob("*")
+        if path.is_file() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        if secret in (content := path.read_bytes()) or credentials in content
+    ]
+    assert exposed == []
