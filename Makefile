@@ -12,7 +12,7 @@ help: ## Lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 sandbox: $(VENV)/.ready ## Starts the local cloud, runs `pulumi up`, asks the model one question, prints what was built
-	@$(RUN) -m sandbox up
+	@$(RUN) -m sandbox up $(if $(SETTINGS),--settings $(SETTINGS))
 
 sandbox-down: $(VENV)/.ready ## Destroys the sandbox stack and ends every process of the sandbox
 	@$(RUN) -m sandbox down

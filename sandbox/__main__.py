@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,16 @@ from sandbox.toolchain import ToolchainError, ensure
 STACK = "sandbox"
 
 
-def up(sandbox: Sandbox, console: Console) -> None:
+def up(sandbox: Sandbox, console: Console, settings: Path | None) -> None:
     """Starts what does not run yet, deploys the stack, proves that it works, prints what was built."""
     toolchain = ensure(console.step)
     if sandbox.runs:
-        console.step("the local cloud runs already")
+        console.step(
+            "the local cloud runs already" + (", with the settings of its start" if settings else "")
+        )
     else:
         console.step("starting the local cloud")
-        sandbox.start()
+        sandbox.start(settings)
     console.step(f"pulumi up -s {STACK}")
     engine = sandbox.engine(toolchain)
     engine.run("up", "-s", STACK, "--yes", "--skip-preview", "--continue-on-error")
@@ -96,17 +97,24 @@ def _print_addresses(
     console.step(f"the plain CLI: . {shown} && pulumi preview -s {STACK} (also -s dev, -s prod)")
 
 
-_COMMANDS: dict[str, Callable[[Sandbox, Console], None]] = {"up": up, "down": down, "status": status}
-
-
 def main() -> int:
     """Runs the command of the command line; the exit status is 1 when it fails."""
     parser = argparse.ArgumentParser(prog="python -m sandbox", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, function in _COMMANDS.items():
-        commands.add_parser(name, help=function.__doc__)
+    start = commands.add_parser("up", help=up.__doc__)
+    start.add_argument("--settings", type=Path, help="TOML file for the local cloud, see sandbox/settings.py")
+    commands.add_parser("down", help=down.__doc__)
+    commands.add_parser("status", help=status.__doc__)
+    arguments = parser.parse_args()
+    sandbox, console = Sandbox(Folder()), Console()
     try:
-        _COMMANDS[parser.parse_args().command](Sandbox(Folder()), Console())
+        match arguments.command:
+            case "up":
+                up(sandbox, console, arguments.settings)
+            case "down":
+                down(sandbox, console)
+            case "status":
+                status(sandbox, console)
     except (ToolchainError, EngineError, ProcessError, smoke.SmokeError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,16 @@ class Sandbox:
         """How to reach the local cloud, which must run."""
         return Connection.read(self.folder.connection)
 
-    def start(self, options: Sequence[str] = ()) -> None:
-        """Starts the local cloud and waits until it listens; `options` are those of `sandbox.server`.
+    def start(self, settings: Path | None = None) -> None:
+        """Starts the local cloud and waits until it listens; `settings` is a file of `sandbox.settings`.
 
         What an earlier cloud left goes away: its state describes objects that ended with it.
         """
         self.remove()
         environment = {**os.environ, **processes.mark(self.folder.root)}
-        command = [sys.executable, "-m", "sandbox.server", str(self.folder.root), *options]
+        command = [sys.executable, "-m", "sandbox.server", str(self.folder.root)]
+        if settings is not None:
+            command += ["--settings", str(settings.resolve())]
         self._cloud.start(command, environment, project.CHECKOUT)
         self._cloud.wait_until(self.folder.connection.exists, _START_SECONDS)
 

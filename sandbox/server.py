@@ -12,7 +12,9 @@ import os
 import secrets
 import signal
 import ssl
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import web
@@ -21,25 +23,26 @@ from sandbox import processes
 from sandbox.clock import Clock
 from sandbox.cloud.cloud import Cloud
 from sandbox.cloud.settings import CloudSettings, Credentials
-from sandbox.cluster.cluster import ClusterSettings, KubeCluster
+from sandbox.cluster.cluster import KubeCluster
 from sandbox.cluster.monitoring import Binaries, Monitoring
 from sandbox.cluster.storage import Controller
 from sandbox.connection import Connection
 from sandbox.inference.gateway import Gateway
-from sandbox.inference.replica import ReplicaSettings, VllmReplicas
+from sandbox.inference.replica import VllmReplicas
 from sandbox.interfaces import Cluster, ClusterFactory, Infrastructure
 from sandbox.project import Folder, write_private
+from sandbox.settings import SandboxSettings, SandboxSettingsError, read
 from sandbox.tls import Authority
 from sandbox.toolchain import ensure
-
-DEFAULT_SPEED = 200.0
-"""Platform seconds per wall-clock second: an app that takes 15 minutes on the cloud is up in 5 seconds."""
 
 
 class Clusters:
     """Makes the Kubernetes clusters, each with its own authority and monitoring."""
 
-    def __init__(self, clock: Clock, binaries: Binaries, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: SandboxSettings, clock: Clock, binaries: Binaries, environment: Mapping[str, str]
+    ) -> None:
+        self._settings = settings
         self._clock = clock
         self._binaries = binaries
         self._environment = environment
@@ -57,7 +60,7 @@ class Clusters:
                 clock=self._clock,
                 infrastructure=infrastructure,
                 authority=Authority(f"cluster {cluster_id}"),
-                settings=ClusterSettings(controllers=self._operator, links=self.links),
+                settings=replace(self._settings.cluster, controllers=self._operator, links=self.links),
             )
 
         return make
@@ -75,27 +78,33 @@ class Clusters:
         return web.json_response({cluster: self.links(cluster) for cluster in self._monitoring})
 
     def _operator(self, cluster: KubeCluster) -> list[Controller]:
-        monitoring = Monitoring(cluster.directory, self._binaries, self._clock, self._environment)
+        monitoring = Monitoring(
+            cluster.directory,
+            self._binaries,
+            self._clock,
+            self._environment,
+            config_delay_seconds=self._settings.config_delay_seconds,
+            secret_delay_seconds=self._settings.secret_delay_seconds,
+        )
         self._monitoring[cluster.id] = monitoring
         return [monitoring]
 
 
-async def serve(folder: Folder, speed: float) -> None:
+async def serve(folder: Folder, settings: SandboxSettings) -> None:
     """Runs the local cloud until SIGTERM or SIGINT."""
-    clock, authority = Clock(speed), Authority()
+    clock, authority = Clock(settings.speed), Authority()
     bundle = _write_bundle(folder.root, authority)
-    credentials = Credentials(*(secrets.token_hex(16) for _ in range(3)))
-    project = secrets.token_hex(16)
     toolchain = ensure(logging.getLogger(__name__).info)
     clusters = Clusters(
+        settings,
         clock,
         Binaries(toolchain.prometheus, toolchain.promtool, toolchain.alertmanager),
         {"PATH": os.defpath, "SSL_CERT_FILE": str(bundle), **processes.mark(folder.root)},
     )
     cloud = Cloud(
-        CloudSettings(credentials, project),
+        settings.cloud,
         clock,
-        replicas=VllmReplicas(clock, ReplicaSettings()),
+        replicas=VllmReplicas(clock, settings.replicas),
         clusters=clusters.factory,
         directory=folder.root,
     )
@@ -106,11 +115,13 @@ async def serve(folder: Folder, speed: float) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     api = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    gateway = Gateway(cloud.apps, authority, folder.root / "tls", f"{api}/sandbox/login")
+    login = f"{api}/sandbox/login"
+    gateway = Gateway(cloud.apps, authority, folder.root / "tls", login, settings.balancing)
     cloud.connect(gateway)
+    credentials = settings.cloud.credentials
     Connection(
         api=api,
-        service_name=project,
+        service_name=settings.cloud.project,
         application_key=credentials.application_key,
         application_secret=credentials.application_secret,
         consumer_key=credentials.consumer_key,
@@ -144,10 +155,17 @@ def main() -> None:
     """Parses the command line and serves."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.server", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the sandbox keeps its files")
-    parser.add_argument("--speed", type=float, default=DEFAULT_SPEED, help="platform seconds per second")
+    parser.add_argument("--settings", type=Path, help="TOML file, see sandbox.settings")
     arguments = parser.parse_args()
+    credentials = Credentials(*(secrets.token_hex(16) for _ in range(3)))
+    settings = SandboxSettings(CloudSettings(credentials, project=secrets.token_hex(16)))
+    if arguments.settings is not None:
+        try:
+            settings = read(arguments.settings, settings)
+        except SandboxSettingsError as error:
+            sys.exit(str(error))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    asyncio.run(serve(Folder(arguments.folder), arguments.speed))
+    asyncio.run(serve(Folder(arguments.folder), settings))
 
 
 if __name__ == "__main__":

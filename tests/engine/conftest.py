@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,13 @@ from sandbox.toolchain import Toolchain, ensure
 
 CANARY = "hf_canary0123456789"
 """Hugging Face token of the test run; must be found nowhere in clear."""
-FAST = ["--speed", "1000"]
+
+
+def at_speed(speed: int, folder: Path) -> Path:
+    """A settings file for a local cloud of that speed, beside its folder."""
+    path = folder.with_suffix(".toml")
+    path.write_text(f"speed = {speed}\n")
+    return path
 
 
 def git_status() -> str:
@@ -46,8 +53,9 @@ def toolchain() -> Toolchain:
 def deployment(toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A running sandbox to which the stack `sandbox` has been deployed."""
     before = git_status()
-    sandbox = Sandbox(Folder(tmp_path_factory.mktemp("sandbox")))
-    sandbox.start(FAST)
+    folder = tmp_path_factory.mktemp("deployment") / "sandbox"
+    sandbox = Sandbox(Folder(folder))
+    sandbox.start(at_speed(1000, folder))
     try:
         engine = sandbox.engine(toolchain)
         engine = Engine(engine.pulumi, {**engine.environment, "HF_TOKEN": CANARY})

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from sandbox import processes, smoke
+from sandbox.engine import EngineError
 from tests.engine.conftest import CANARY, Deployment, git_status
 
 
@@ -57,6 +58,23 @@ def test_a_refresh_finds_no_drift(deployment: Deployment) -> None:
 def test_the_other_stacks_preview_with_the_same_program(deployment: Deployment, stack: str) -> None:
     events = deployment.engine.capture("preview", "-s", stack, "--json")
     assert json.loads(events)["changeSummary"]["create"] > 20
+
+
+def test_mistakes_of_a_stack_are_shown_without_a_traceback(deployment: Deployment) -> None:
+    engine = deployment.engine
+    changes = {"minReplicas": "9", "clusterRegion": "GRA"}
+    for key, value in changes.items():
+        engine.capture("config", "set", "-s", "dev", key, value)
+    try:
+        with pytest.raises(EngineError) as error:
+            engine.capture("preview", "-s", "dev")
+    finally:
+        for key in changes:
+            engine.capture("config", "rm", "-s", "dev", key)
+    said = str(error.value)
+    assert "2 mistakes in the configuration (Pulumi.dev.yaml)" in said
+    assert "minReplicas = 9: must not exceed maxReplicas (1)" in said
+    assert "Traceback" not in said
 
 
 def test_grafana_s_address_is_the_reserved_one_and_leads_somewhere(

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import httpx
 
+from components.ai_deploy.client import OvhClient
+from components.ai_deploy.credentials import find_credentials
 from sandbox import processes
 from sandbox.engine import Engine
 from sandbox.project import Folder
 from sandbox.sandbox import Sandbox
 from sandbox.toolchain import Toolchain
-from tests.engine.conftest import FAST, Deployment
+from tests.engine.conftest import Deployment, at_speed
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -36,7 +38,7 @@ def test_a_killed_engine_leaves_nothing_that_down_does_not_end(
 ) -> None:
     sandbox = Sandbox(Folder(tmp_path / "killed"))
     # Slow enough for the engine to be killed while the cluster and the app are being made.
-    sandbox.start(["--speed", "20"])
+    sandbox.start(at_speed(20, sandbox.folder.root))
     engine = sandbox.engine(toolchain)
     update = subprocess.Popen(
         [toolchain.pulumi, "up", "-s", "sandbox", "--yes", "--skip-preview"],
@@ -66,7 +68,7 @@ def test_a_killed_engine_leaves_nothing_that_down_does_not_end(
 
 def test_down_ends_the_children_of_a_killed_cloud(toolchain: Toolchain, tmp_path: Path) -> None:
     sandbox = Sandbox(Folder(tmp_path / "crashed"))
-    sandbox.start(FAST)
+    sandbox.start(at_speed(1000, sandbox.folder.root))
     engine = sandbox.engine(toolchain)
     engine.capture("up", "-s", "dev", "--yes", "--skip-preview", "--continue-on-error")
     cloud = next(p for p in processes.find(sandbox.folder.root) if "sandbox.server" in p.command)
@@ -75,16 +77,35 @@ def test_down_ends_the_children_of_a_killed_cloud(toolchain: Toolchain, tmp_path
     assert any("prometheus" in line for line in programs(sandbox.folder))
 
     # Starting again sweeps up what the crash left, and the engine finds an empty cloud and an empty state.
-    sandbox.start(FAST)
+    sandbox.start(at_speed(1000, sandbox.folder.root))
     assert not any("--config.file" in line for line in programs(sandbox.folder))
     assert sandbox.engine(toolchain).stacks()["dev"] == 0
     sandbox.remove()
     assert programs(sandbox.folder) == []
 
 
+def test_a_cluster_deleted_first_leaves_what_it_caused_behind(toolchain: Toolchain, tmp_path: Path) -> None:
+    sandbox = Sandbox(Folder(tmp_path / "reversed"))
+    sandbox.start(at_speed(1000, sandbox.folder.root))
+    try:
+        engine = sandbox.engine(toolchain)
+        engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview", "--continue-on-error")
+        client = OvhClient(find_credentials({}, engine.environment))
+        cluster = engine.outputs("sandbox")["cluster_id"]
+        client.request("DELETE", f"/cloud/project/{sandbox.connection.service_name}/kube/{cluster}")
+        until(
+            lambda: "cluster" not in [thing["kind"] for thing in sandbox.resources()], "the cluster is gone"
+        )
+        left = [thing["kind"] for thing in sandbox.resources()]
+        assert left.count("volume") == 3
+        assert {"load-balancer", "gateway", "floating-ip"} <= set(left)
+    finally:
+        sandbox.remove()
+
+
 def test_two_sandboxes_run_side_by_side(deployment: Deployment, toolchain: Toolchain, tmp_path: Path) -> None:
     sandbox = Sandbox(Folder(tmp_path / "second"))
-    sandbox.start(FAST)
+    sandbox.start(at_speed(1000, sandbox.folder.root))
     try:
         assert sandbox.connection.api != deployment.sandbox.connection.api
         assert sandbox.resources() == []

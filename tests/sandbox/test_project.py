@@ -1,0 +1,74 @@
+"""The sandbox's Pulumi project follows the tracked files and never writes one."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sandbox import project
+from sandbox.project import Folder, sync, write_environment, write_private
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with a project file and one stack."""
+    path = tmp_path / "checkout"
+    path.mkdir()
+    (path / "Pulumi.yaml").write_text("name: p\nruntime: {name: python, options: {virtualenv: .venv}}\n")
+    (path / "Pulumi.dev.yaml").write_text("config:\n  p:model: small\n")
+    monkeypatch.setattr(project, "CHECKOUT", path)
+    return path
+
+
+def test_the_project_file_points_back_to_the_program(checkout: Path, tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "elsewhere")
+    sync(folder)
+    content = yaml.safe_load((folder.project / "Pulumi.yaml").read_text())
+    assert (folder.project / content["main"]).resolve() == checkout
+    assert content["runtime"]["options"]["virtualenv"] == str(checkout / ".venv")
+
+
+def test_an_edited_stack_file_reaches_the_copy_which_keeps_its_salt_and_secrets(checkout: Path) -> None:
+    folder = Folder(checkout / ".sandbox")
+    sync(folder)
+    copy = folder.project / "Pulumi.dev.yaml"
+    copy.write_text("config:\n  p:model: small\n  p:token: {secure: v1:abc}\nencryptionsalt: v1:salt\n")
+    (checkout / "Pulumi.dev.yaml").write_text("config:\n  p:model: large\n")
+    sync(folder)
+    assert yaml.safe_load(copy.read_text()) == {
+        "config": {"p:model": "large", "p:token": {"secure": "v1:abc"}},
+        "encryptionsalt": "v1:salt",
+    }
+
+
+def test_what_is_set_on_the_copy_stays_while_the_original_does_not_change(checkout: Path) -> None:
+    folder = Folder(checkout / ".sandbox")
+    sync(folder)
+    copy = folder.project / "Pulumi.dev.yaml"
+    copy.write_text("config:\n  p:model: mine\n")
+    sync(folder)
+    assert yaml.safe_load(copy.read_text()) == {"config": {"p:model": "mine"}}
+    assert yaml.safe_load((checkout / "Pulumi.dev.yaml").read_text()) == {"config": {"p:model": "small"}}
+
+
+def test_exports_survive_any_value_and_are_private(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    write_environment(folder, {"A": "it's $HOME; `x`"}, [Path("/a b")])
+    assert stat.S_IMODE(folder.environment.stat().st_mode) == 0o600
+    assert folder.environment.read_text().splitlines() == [
+        "export A='it'\"'\"'s $HOME; `x`'",
+        "export PATH='/a b':$PATH",
+    ]
+
+
+def test_a_private_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_private(path, "new")
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]

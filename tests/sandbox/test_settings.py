@@ -1,0 +1,47 @@
+"""A settings file changes what it names; a mistake names file, key and value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sandbox.cloud.settings import CloudSettings, Credentials
+from sandbox.settings import SandboxSettings, SandboxSettingsError, read
+
+DEFAULTS = SandboxSettings(CloudSettings(Credentials("key", "secret", "consumer"), "0" * 32))
+
+
+def file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "cloud.toml"
+    path.write_text(text)
+    return path
+
+
+def test_what_is_not_named_stays(tmp_path: Path) -> None:
+    text = "speed = 50\n[cloud]\ngpu_quota = 2\n[cloud.delays]\nimage_pull = 600\n"
+    settings = read(file(tmp_path, text), DEFAULTS)
+    assert (settings.speed, settings.cloud.gpu_quota, settings.cloud.delays.image_pull) == (50, 2, 600)
+    assert settings.cloud.delays.cluster == DEFAULTS.cloud.delays.cluster
+    assert settings.cloud.credentials == DEFAULTS.cloud.credentials
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sped = 50", "sped is not known; did you mean speed?"),
+        ("[cloud.delays]\nimage = 1", "cloud.delays.image is not known"),
+        ("speed = 'fast'", "speed = 'fast'"),
+        ("balancing = 'sticky'", "balancing = 'sticky'"),
+        ("speed = ", "Invalid value"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SandboxSettingsError, match=r"cloud\.toml: ") as error:
+        read(file(tmp_path, text), DEFAULTS)
+    assert message in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SandboxSettingsError, match=r"nowhere\.toml"):
+        read(tmp_path / "nowhere.toml", DEFAULTS)
