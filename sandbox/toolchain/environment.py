@@ -27,7 +27,7 @@ def main() -> int:
     requirements, constraints = (str(_CHECKOUT / name) for name in _REQUIREMENTS)
     install = ["install", "--quiet", "--disable-pip-version-check", "-r", requirements, "-c", constraints]
     with elapsed(say, "installing the Python packages into .venv"):
-        venv.create(_ENVIRONMENT, with_pip=True)
+        venv.create(_ENVIRONMENT, with_pip=True, symlinks=True)
         return subprocess.run(
             [_ENVIRONMENT / "bin" / "python", "-m", "pip", *install], check=False
         ).returncode
