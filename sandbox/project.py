@@ -96,17 +96,30 @@ def sync(folder: Folder) -> None:
     _write_if_different(record, json.dumps(copied))
 
 
+_ENCRYPTION = ("encryptionsalt", "secretsprovider", "encryptedkey")
+"""What a stack file says about the encryption of its secrets."""
+
+
 def _merge(original: str, previous: str) -> str:
-    """The original with what only the copy can hold: the salt and the secrets that were set on the copy."""
+    """The original without what another passphrase encrypted, and with the salt and secrets of the copy."""
     content: dict[str, Any] = yaml.safe_load(original) or {}
     old: dict[str, Any] = yaml.safe_load(previous) or {}
-    for key in ("encryptionsalt", "secretsprovider", "encryptedkey"):
-        if key in old:
-            content.setdefault(key, old[key])
-    for key, value in (old.get("config") or {}).items():
-        if isinstance(value, dict) and "secure" in value:
-            content.setdefault("config", {}).setdefault(key, value)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    config = {key: value for key, value in (content.get("config") or {}).items() if not _is_secret(value)}
+    secrets = {key: value for key, value in (old.get("config") or {}).items() if _is_secret(value)}
+    merged = {key: value for key, value in content.items() if key not in _ENCRYPTION}
+    merged |= {key: old[key] for key in _ENCRYPTION if key in old}
+    return yaml.safe_dump(merged | {"config": secrets | config}, sort_keys=False, allow_unicode=True)
+
+
+def _is_secret(value: Any) -> bool:
+    """Whether a configuration value is encrypted, or holds something that is."""
+    match value:
+        case dict():
+            return "secure" in value or any(map(_is_secret, value.values()))
+        case list():
+            return any(map(_is_secret, value))
+        case _:
+            return False
 
 
 def _write_if_different(path: Path, text: str) -> None:

@@ -44,6 +44,18 @@ def test_an_edited_stack_file_reaches_the_copy_which_keeps_its_salt_and_secrets(
     }
 
 
+def test_secrets_of_the_real_cloud_stay_out_of_the_copy(checkout: Path) -> None:
+    """Their passphrase is not the sandbox's: Pulumi would refuse the whole file."""
+    (checkout / "Pulumi.dev.yaml").write_text(
+        "secretsprovider: passphrase\nencryptionsalt: v1:real\n"
+        "config:\n  p:model: small\n  p:token: {secure: v1:real}\n  p:list: [{secure: v1:real}]\n"
+    )
+    folder = Folder(checkout / ".sandbox")
+    sync(folder)
+    copy = yaml.safe_load((folder.project / "Pulumi.dev.yaml").read_text())
+    assert copy == {"config": {"p:model": "small"}}
+
+
 def test_what_is_set_on_the_copy_stays_while_the_original_does_not_change(checkout: Path) -> None:
     folder = Folder(checkout / ".sandbox")
     sync(folder)

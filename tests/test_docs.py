@@ -1,0 +1,150 @@
+"""README and the pages of `docs/` say what is so: commands, links, keys, outputs, rights, prices."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.flavors import FLAVORS
+from components.settings import KEYS
+from docs import configuration
+from sandbox import settings
+from sandbox.cloud import catalogue
+from sandbox.cloud.settings import CloudSettings, Credentials
+
+ROOT = configuration.ROOT
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _names(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.fixture(params=PAGES, ids=_names)
+def page(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+def _blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_leads_with_the_two_commands() -> None:
+    assert _blocks(README.read_text(), "bash")[0].splitlines() == ["make sandbox", "make test"]
+
+
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        destination = (page.parent / file).resolve() if file else page
+        assert destination.exists(), f"{target} does not exist"
+        assert not anchor or anchor in _anchors(destination), f"{target} names no heading"
+
+
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    for name in re.findall(r"`((?:sandbox|components|dashboards|docs|tests)/[\w./]+)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_make_target_that_is_named_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    code = "\n".join([*re.findall(r"`([^`\n]+)`", page.read_text()), *_blocks(page.read_text(), "bash")])
+    assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= targets
+
+
+def test_every_configuration_key_that_is_named_exists(page: Path) -> None:
+    text = page.read_text()
+    named = set(re.findall(r"ovh-vllm:(\w+)", text))
+    named |= set(re.findall(r"pulumi config set (?:--\w+ )*'?([a-z]\w*)", text))
+    if page == README:
+        # What is in camel case there is a key.
+        named |= set(re.findall(r"`([a-z]+(?:[A-Z]\w*)+)`", text))
+    assert named <= KEYS
+
+
+def test_the_configuration_page_is_what_the_project_file_says() -> None:
+    assert configuration.PAGE.read_text() == configuration.render(), "run `python -m docs.configuration`"
+
+
+def test_the_configuration_page_has_every_key() -> None:
+    assert set(re.findall(r"^\| `(\w+)` \|", configuration.render(), flags=re.MULTILINE)) == KEYS
+
+
+def test_a_pipe_in_a_description_does_not_break_the_table() -> None:
+    rows = [line for line in configuration.render().splitlines() if line.startswith("| `")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
+
+
+def test_the_readme_names_the_stack_outputs() -> None:
+    _, _, table = README.read_text().partition("| Stack output |")
+    first_cells = re.findall(r"^\| (.+?) \|", table.partition("\n\n")[0], flags=re.MULTILINE)
+    named = re.findall(r"`(\w+)`", " ".join(first_cells))
+    exported = re.findall(r'pulumi\.export\("(\w+)"', (ROOT / "__main__.py").read_text())
+    assert sorted(named) == sorted(exported)
+
+
+def test_every_right_that_the_readme_names_is_one_of_a_call() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "sandbox" / "cloud").glob("*.py"))
+    rights = re.findall(r"`((?:ai|kube|user|role)/[\w/]+)`", README.read_text())
+    assert len(rights) > 20
+    assert [right for right in rights if f'"{right}"' not in sources] == []
+
+
+def test_the_settings_of_the_sandbox_page_are_read(tmp_path: Path) -> None:
+    (example,) = _blocks((ROOT / "docs" / "sandbox.md").read_text(), "toml")
+    file = tmp_path / "settings.toml"
+    file.write_text(example)
+    defaults = settings.SandboxSettings(CloudSettings(Credentials("key", "secret", "consumer"), "0" * 32))
+    read = settings.read(file, defaults)
+    assert read.cloud.gpu_quota == tomllib.loads(example)["cloud"]["gpu_quota"]
+
+
+def test_every_endpoint_of_the_sandbox_that_is_named_is_served(page: Path) -> None:
+    served = "".join(
+        path.read_text() for path in [ROOT / "sandbox" / "cloud" / "cloud.py", ROOT / "sandbox" / "server.py"]
+    )
+    for path in re.findall(r"(?<![\w.])(?:\$SANDBOX_API_URL)?(/sandbox/\w+)", page.read_text()):
+        assert f'"{path}"' in served, path
+
+
+@pytest.mark.parametrize(
+    ("stack", "replicas", "column"), [("dev", 1, 1), ("prod", 1, 2), ("prod", 3, 3)], ids=str
+)
+def test_the_costs_are_those_of_the_stack_files(stack: str, replicas: int, column: int) -> None:
+    """A column of the cost table follows from flavors, counts and sizes, and the known prices."""
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    values = {key: entry.get("default") for key, entry in declared.items()}
+    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
+    values |= {key.partition(":")[2]: value for key, value in config.items()}
+    prices = catalogue.prices()
+    gpu = FLAVORS[values["gpuFlavor"]].eur_per_hour
+    assert gpu is not None
+    gpus = replicas * values["gpuCount"] * gpu
+    nodes = values["nodeCount"] * prices.instances.eur_per_hour[values["nodeFlavor"]]
+    sizes = sum(values[f"{part}StorageGiB"] for part in ("prometheus", "alertmanager", "grafana"))
+    volume_type = values["storageClass"].removeprefix("csi-cinder-")
+    volumes = sizes * prices.volumes.eur_per_gib_hour[volume_type]
+    network = 0.0
+    if values["grafanaAccess"] == "load-balancer":
+        balancer = prices.load_balancers.eur_per_hour[values["grafanaLoadBalancerFlavor"]]
+        network = balancer + prices.gateway.eur_per_hour + prices.floating_ip.eur_per_hour
+    _, _, section = README.read_text().partition("### What it costs\n")
+    rows = [line.split("|") for line in section.partition("\n#")[0].splitlines() if line.startswith("| ")]
+    shown = [cells[column + 1].split()[0] for cells in rows[1:]]
+    parts = [gpus, nodes, volumes, network]
+    assert shown == [f"{part:.2f}" if part else "none" for part in [*parts, sum(parts)]]
