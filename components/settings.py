@@ -17,10 +17,13 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, get_origin
 
 import pulumi
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from components.ai_deploy.spec import Probe, Volume
+from components.ai_deploy.spec import Probe, Volume, environment_variables
 from components.flavors import FLAVORS, REGIONS
 
 PROJECT = "ovh-vllm"
@@ -51,9 +54,14 @@ class SettingsError(pulumi.RunError):
         super().__init__(f"{count} in the configuration (Pulumi.{stack}.yaml):\n{lines}")
 
 
+_IMAGE = re.compile(
+    r"[^\s:@]+(?::\d+/[^\s:@]+)?(?::(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
+
+
 def _image(value: str) -> str:
-    _, separator, tag = value.rpartition("/")[2].rpartition(":")
-    if "@sha256:" not in value and (not separator or tag == "latest"):
+    match = _IMAGE.fullmatch(value)
+    if match is None or not (match["digest"] or match["tag"] not in (None, "latest")):
         raise ValueError("must name a tag other than latest, or a digest (name:tag or name@sha256:…)")
     return value
 
@@ -76,6 +84,28 @@ def _cluster_region(value: str) -> str:
         raise ValueError(
             f"is a region of the AI products; Managed Kubernetes has {value.upper()}5, {value.upper()}11 …"
         )
+    if not re.fullmatch(r"[A-Z][A-Z0-9-]*", value):
+        raise ValueError("must be a region in capitals, such as GRA11")
+    return value
+
+
+def _minor_version(value: str) -> str:
+    if not re.fullmatch(r"1\.\d\d", value):
+        raise ValueError('must be a minor version in quotes, such as "1.30" (YAML reads 1.30 as 1.3)')
+    return value
+
+
+def _metric_selector(value: str) -> str:
+    if not re.fullmatch(r"[a-zA-Z_:][\w:]*(\{.*\})?", value):
+        raise ValueError("must be a series, with or without labels; the platform's scaler knows no functions")
+    return value
+
+
+def _certificate(value: str) -> str:
+    try:
+        x509.load_pem_x509_certificates(value.encode()) if value else []
+    except ValueError:
+        raise ValueError("must be the text of a PEM file (-----BEGIN CERTIFICATE-----…)") from None
     return value
 
 
@@ -117,7 +147,8 @@ def seconds(duration: str) -> float:
 
 
 def _duration(value: str) -> str:
-    seconds(value)
+    if not seconds(value):
+        raise ValueError("must be longer than 0")
     return value
 
 
@@ -140,6 +171,8 @@ def _size(value: str) -> str:
 
 Duration = Annotated[str, AfterValidator(_duration)]
 """A Prometheus duration with one unit, such as `15s`."""
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+"""Text without white space, which only a slip can put there."""
 Network = Annotated[str, AfterValidator(_network)]
 """A source range in CIDR notation."""
 Window = Annotated[int, Field(ge=0, le=3600)]
@@ -155,11 +188,11 @@ class EndpointSettings(_Group):
 
     app_name: Annotated[str, Field(min_length=1)]
     region: Annotated[str, AfterValidator(_region)]
-    model: Annotated[str, Field(min_length=1)]
+    model: Word
     model_label: Annotated[str, AfterValidator(_label_value)]
     image: Annotated[str, AfterValidator(_image)]
     vllm_arguments: list[str]
-    vllm_environment: dict[str, str]
+    vllm_environment: Annotated[dict[str, str], AfterValidator(environment_variables)]
     hugging_face_token: SecretStr
     gpu_flavor: Annotated[str, AfterValidator(_flavor)]
     gpu_count: Annotated[int, Field(ge=1)]
@@ -171,7 +204,7 @@ class EndpointSettings(_Group):
     progress_deadline_seconds: Annotated[int, Field(ge=60)]
     min_replicas: Annotated[int, Field(ge=0, le=10)]
     max_replicas: Annotated[int, Field(ge=1, le=10)]
-    scaling_metric: Annotated[str, Field(min_length=1)]
+    scaling_metric: Annotated[str, AfterValidator(_metric_selector)]
     scaling_target: Annotated[Decimal, AfterValidator(_target)]
     scaling_aggregation: Literal["AVERAGE", "MIN", "MAX", "SUM"]
     scale_up_stabilization_seconds: Window
@@ -184,10 +217,10 @@ class ClusterSettings(_Group):
 
     cluster_name: Annotated[str, Field(min_length=1)]
     cluster_region: Annotated[str, AfterValidator(_cluster_region)]
-    kubernetes_version: Annotated[str, Field(pattern=r"^1\.\d+$")]
+    kubernetes_version: Annotated[str, AfterValidator(_minor_version)]
     cluster_update_policy: Literal["ALWAYS_UPDATE", "MINIMAL_DOWNTIME", "NEVER_UPDATE"]
     node_pool_name: Annotated[str, AfterValidator(_node_pool_name)]
-    node_flavor: Annotated[str, Field(min_length=1)]
+    node_flavor: Word
     node_count: Annotated[int, Field(ge=1, le=100)]
     api_server_ranges: list[Network]
 
@@ -197,7 +230,7 @@ class MonitoringSettings(_Group):
 
     chart_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     chart_repository: Annotated[str, Field(pattern=r"^https?://")]
-    storage_class: Annotated[str, Field(min_length=1)]
+    storage_class: Word
     prometheus_storage: Annotated[int, Field(ge=1, alias="prometheusStorageGiB")]
     prometheus_retention: Duration
     prometheus_retention_size: Annotated[str, AfterValidator(_size)]
@@ -214,7 +247,7 @@ class MonitoringSettings(_Group):
     grafana_load_balancer_flavor: Literal["small", "medium", "large", "xl"]
     grafana_reserved_address: bool
     grafana_keep_address: bool
-    grafana_certificate: str
+    grafana_certificate: Annotated[str, AfterValidator(_certificate)]
     grafana_private_key: SecretStr
 
 
@@ -288,7 +321,8 @@ def load(
     ]
     values = dict(config)
     for key, variable in _FROM_ENVIRONMENT.items():
-        values[key] = values.get(key) or environment.get(variable, "")
+        # A line break at the end comes along easily, and no header can hold it.
+        values[key] = values.get(key, "").strip() or environment.get(variable, "").strip()
     if not values["serviceName"]:
         mistakes.append(
             Mistake(
@@ -356,6 +390,8 @@ class _Rule:
     key: str
     fields: tuple[str, ...]
     check: Callable[..., str | None]
+    printed: bool = True
+    """Whether the value of `key` may be shown; a mistake may be a secret in the wrong place."""
 
 
 def _replica_bounds(minimum: int, maximum: int) -> str | None:
@@ -394,9 +430,18 @@ def _kept_address(keep: bool, reserved: bool) -> str | None:
     return "needs grafanaReservedAddress true" if keep and not reserved else None
 
 
-def _certificate_pair(certificate: str, key: SecretStr) -> str | None:
-    if bool(certificate) != bool(key.get_secret_value()):
+def _certificate_pair(certificate: str, secret: SecretStr) -> str | None:
+    pem = secret.get_secret_value()
+    if bool(certificate) != bool(pem):
         return "grafanaCertificate and grafanaPrivateKey go together, or neither"
+    if not pem:
+        return None
+    try:
+        key = serialization.load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return "must be the text of a PEM file with a private key and no passphrase"
+    if key.public_key() != x509.load_pem_x509_certificates(certificate.encode())[0].public_key():
+        return "does not belong to the first certificate of grafanaCertificate"
     return None
 
 
@@ -406,16 +451,44 @@ def _scrape_timeout(timeout: str, interval: str) -> str | None:
 
 def _retention_size(size: str, volume: int) -> str | None:
     limit = 0.85 * volume
+    if not gibibytes(size):
+        return "must be greater than 0, which Prometheus reads as no limit"
     if gibibytes(size) <= limit:
         return None
     return f"must be at most 85 % of prometheusStorageGiB ({limit:g}GiB): the write-ahead log comes on top"
 
 
 def _secrets_in_clear(environment: dict[str, str]) -> str | None:
-    names = [
-        name for name in environment if re.search(r"TOKEN|SECRET|PASSWORD|API_?KEY", name, re.IGNORECASE)
-    ]
+    # Whole words: TOKENIZERS_PARALLELISM is none.
+    words = r"(^|_)(TOKEN|SECRET|PASSWORD|API_?KEY)(_|$)"
+    names = [name for name in environment if re.search(words, name, re.IGNORECASE)]
     return f"{', '.join(names)}: secrets do not belong here (use huggingFaceToken)" if names else None
+
+
+_OTHER_PLACES = {
+    "--model": "is the key model",
+    "--port": "is the key port",
+    "--hf-token": "is the key huggingFaceToken",
+    "--api-key": "would refuse every call: AI Deploy's gateway checks the Bearer token",
+}
+"""Arguments of vLLM that are set elsewhere, or not at all."""
+
+
+def _arguments(arguments: list[str]) -> str | None:
+    # vLLM takes --api_key for --api-key.
+    names = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
+    wrong = [f"{name} {_OTHER_PLACES[name]}" for name in names if name in _OTHER_PLACES]
+    return "; ".join(wrong) or None
+
+
+def _mount_paths(volumes: list[Volume]) -> str | None:
+    paths = [volume.mount_path for volume in volumes]
+    twice = sorted({path for path in paths if paths.count(path) > 1})
+    return f"{', '.join(twice)}: more than one volume has this path" if twice else None
+
+
+def _liveness(probe: Probe) -> str | None:
+    return "successThreshold must be 1" if probe.success_threshold != 1 else None
 
 
 _RULES = (
@@ -431,6 +504,9 @@ _RULES = (
     _Rule("scrapeTimeout", ("scrape_timeout", "scrape_interval"), _scrape_timeout),
     _Rule("prometheusRetentionSize", ("prometheus_retention_size", "prometheus_storage"), _retention_size),
     _Rule("vllmEnvironment", ("vllm_environment",), _secrets_in_clear),
+    _Rule("vllmArguments", ("vllm_arguments",), _arguments, printed=False),
+    _Rule("volumes", ("volumes",), _mount_paths),
+    _Rule("livenessProbe", ("liveness_probe",), _liveness),
 )
 _UNPRINTED = _SECRETS | {"vllmEnvironment"}
 
@@ -441,4 +517,5 @@ def _broken_rules(valid: Mapping[str, Any], values: Mapping[str, str]) -> Iterat
         if all(name in valid for name in rule.fields):
             problem = rule.check(*(valid[name] for name in rule.fields))
             if problem is not None:
-                yield Mistake(rule.key, None if rule.key in _UNPRINTED else values[rule.key], problem)
+                shown = rule.printed and rule.key not in _UNPRINTED
+                yield Mistake(rule.key, values[rule.key] if shown else None, problem)

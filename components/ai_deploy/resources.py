@@ -129,7 +129,7 @@ class Readiness(Resource, module="ai-deploy", name="Readiness"):
     """The readiness gate of an app: confirms it, then waits until it runs, lists its model and answers.
 
     Runs again when the app is another one or its containers were made anew, not when it is scaled or
-    labelled. A failure leaves the app as it is, and the outputs at what served before. Its progress is
+    labelled. A failure leaves the app as it is; what follows the outputs stays where it is. Its progress is
     shown every 30 s.
     """
 

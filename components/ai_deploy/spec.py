@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -190,6 +190,8 @@ class VolumeSource(_Model):
         return self
 
 
+_Variables = TypeVar("_Variables", bound=Mapping[str, str])
+
 _VOLUME = re.compile(
     r"(?:standalone|(?P<container>[^@:/]+)@(?P<alias>[^@:/]+)(?:/(?P<prefix>[^:]+))?)"
     r":(?P<mount>/[^:]*)(?::(?P<permission>ro|rw|rwd))?(?::(?P<cache>cache|no-cache))?",
@@ -234,7 +236,8 @@ class Volume(_Model):
         }
 
 
-def _environment(value: Mapping[str, str]) -> Mapping[str, str]:
+def environment_variables(value: _Variables) -> _Variables:
+    """`value`, if an app can be created and updated with it; else ValueError."""
     for name, text in value.items():
         if not name or "=" in name:
             raise ValueError(f"{name!r} is no name of an environment variable")
@@ -269,7 +272,7 @@ class AppSpec(_Model):
     """CPUs of each replica, for a CPU flavor."""
     command: tuple[str, ...] = ()
     """Replaces the command of the image; empty means the image's own."""
-    env: Annotated[Mapping[str, str], AfterValidator(_environment)] = Field(default_factory=dict)
+    env: Annotated[Mapping[str, str], AfterValidator(environment_variables)] = Field(default_factory=dict)
     """Environment variables. The API shows their values to everybody who may read the app."""
     labels: Annotated[Mapping[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
     default_http_port: Port = 8080

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Iterator
@@ -42,10 +43,14 @@ class Engine(mocks.Mocks):
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    """Fresh mocks for each test."""
+    """Fresh mocks for each test, and a loop for the SDK: `asyncio.run` of another test leaves none."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     engine = Engine()
     mocks.set_mocks(engine, project="ovh-vllm", stack="test")
     yield engine
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def scaling() -> ScalingStrategy:

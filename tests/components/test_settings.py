@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from components.generated import SelfSignedCertificateProvider
 from components.settings import KEYS, Settings, SettingsError, gibibytes, load, seconds
 from tests.components.stacks import SERVICE, configuration, declared
 
@@ -92,6 +93,26 @@ def test_dev_is_cheaper_than_prod() -> None:
         ({"vllmEnvironment": '{"HF_TOKEN": "canary"}'}, "HF_TOKEN: secrets do not belong here"),
         ({"serviceName": "my-project"}, "serviceName = my-project"),
         ({"nodePoolName": "Monitoring_1"}, "must be lower case letters, digits and hyphens"),
+        ({"image": "vllm/vllm-openai:"}, "must name a tag"),
+        ({"image": "vllm/vllm-openai@sha256:"}, "must name a tag"),
+        ({"image": " vllm/vllm-openai:v0.13.0"}, "must name a tag"),
+        ({"model": "mistralai/Ministral-3 "}, "model = mistralai/Ministral-3 : "),
+        ({"clusterRegion": "gra11"}, "clusterRegion = gra11: must be a region in capitals"),
+        ({"clusterRegion": ""}, "must be a region in capitals"),
+        # What an unquoted 1.30 of the stack file becomes.
+        ({"kubernetesVersion": "1.3"}, "kubernetesVersion = 1.3: must be a minor version in quotes"),
+        ({"scalingMetric": "sum(vllm:num_requests_running)"}, "the platform's scaler knows no functions"),
+        ({"scrapeInterval": "0s"}, "scrapeInterval = 0s: must be longer than 0"),
+        ({"prometheusRetentionSize": "0GiB"}, "which Prometheus reads as no limit"),
+        ({"vllmEnvironment": '{"HF_HOME": ""}'}, "HF_HOME is empty"),
+        ({"vllmArguments": '["--port", "9000"]'}, "vllmArguments: --port is the key port"),
+        ({"vllmArguments": '["--api_key=canary"]'}, "vllmArguments: --api-key would refuse every call"),
+        ({"volumes": '["standalone:/hub:rw", "standalone:/hub:ro"]'}, "/hub: more than one volume has"),
+        (
+            {"livenessProbe": '{"path": "/", "port": 8000, "successThreshold": 2}'},
+            "successThreshold must be 1",
+        ),
+        ({"grafanaCertificate": "certificate.pem"}, "must be the text of a PEM file"),
     ],
 )
 def test_a_mistake_names_key_value_and_what_is_allowed(changes: dict[str, str], expected: str) -> None:
@@ -115,6 +136,49 @@ def test_a_secret_in_plain_text_is_refused_and_not_repeated(key: str) -> None:
 
 def test_a_secret_in_the_vllm_environment_is_not_repeated() -> None:
     assert "canary" not in mistakes({"vllmEnvironment": '{"HF_TOKEN": "canary"}'})
+
+
+def test_a_secret_in_the_arguments_is_not_repeated() -> None:
+    assert "canary" not in mistakes({"vllmArguments": '["--api-key", "canary"]'})
+
+
+def test_a_variable_that_only_sounds_like_a_secret_is_taken() -> None:
+    result = settings("prod", {"vllmEnvironment": '{"TOKENIZERS_PARALLELISM": "false"}'})
+    assert result.endpoint.vllm_environment == {"TOKENIZERS_PARALLELISM": "false"}
+
+
+@pytest.mark.parametrize("image", ["registry:5000/vllm-openai:v1", f"vllm-openai@sha256:{'0' * 64}"])
+def test_an_image_with_a_tag_or_a_digest_is_taken(image: str) -> None:
+    assert settings("prod", {"image": image}).endpoint.image == image
+
+
+def test_a_certificate_and_the_key_of_another_one_are_refused() -> None:
+    ours, other = (
+        SelfSignedCertificateProvider().create(
+            {"dns_names": ["grafana.example"], "ip_addresses": [], "validity_days": 90}
+        )
+        for _ in range(2)
+    )
+    assert ours.outs and other.outs
+    pair = {
+        "grafanaCertificate": ours.outs["certificate_pem"],
+        "grafanaPrivateKey": ours.outs["key_pem"],
+    }
+    assert settings("prod", pair, secrets=pair).monitoring.grafana_certificate == pair["grafanaCertificate"]
+    for key, remedy in ((other.outs["key_pem"], "does not belong to"), ("canary", "must be the text of")):
+        with pytest.raises(SettingsError, match=remedy) as error:
+            settings("prod", pair | {"grafanaPrivateKey": key}, secrets=pair)
+        assert key not in str(error.value)
+
+
+def test_a_line_break_after_the_token_is_dropped() -> None:
+    result = load(
+        configuration("dev"),
+        secret=lambda key: False,
+        environment={**ENVIRONMENT, "HF_TOKEN": "from-environment\n"},
+        stack="dev",
+    )
+    assert result.endpoint.hugging_face_token.get_secret_value() == "from-environment"
 
 
 def test_an_encrypted_token_is_taken_and_hidden() -> None:
