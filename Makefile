@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
+# In a shell that sourced `.sandbox/env` these name a file that comes and goes with a sandbox.
+ifneq (,$(findstring /.sandbox/,$(SSL_CERT_FILE)))
+unexport SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help sandbox sandbox-down sandbox-status test lint types unit clean
@@ -11,14 +15,17 @@ export PYTHONDONTWRITEBYTECODE := 1
 help: ## Lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Marked like all processes of the sandbox, so that `make sandbox-down` in another shell finds what is at work.
+SANDBOX := OVH_VLLM_SANDBOX="$$PWD/.sandbox" $(RUN) -m sandbox
+
 sandbox: $(VENV)/.ready ## Starts the local cloud, runs `pulumi up`, asks the model one question, prints what was built
-	@$(RUN) -m sandbox up $(if $(SETTINGS),--settings $(SETTINGS))
+	@$(SANDBOX) up $(if $(SETTINGS),--settings $(SETTINGS))
 
 sandbox-down: $(VENV)/.ready ## Destroys the sandbox stack and ends every process of the sandbox
-	@$(RUN) -m sandbox down
+	@$(SANDBOX) down
 
 sandbox-status: $(VENV)/.ready ## Tells what runs in the sandbox and what it would cost
-	@$(RUN) -m sandbox status
+	@$(SANDBOX) status
 
 test: lint types unit ## Lint, strict types and the test suite
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from sandbox import smoke
 from sandbox.console import Console
 from sandbox.engine import EngineError
 from sandbox.processes import ProcessError
-from sandbox.project import CHECKOUT, Folder
+from sandbox.project import CHECKOUT, Folder, ProjectError
 from sandbox.sandbox import Sandbox
 from sandbox.toolchain import ToolchainError, ensure
 
@@ -21,11 +23,17 @@ STACK = "sandbox"
 
 def up(sandbox: Sandbox, console: Console, settings: Path | None) -> None:
     """Starts what does not run yet, deploys the stack, proves that it works, prints what was built."""
+    for command in sandbox.commands():
+        raise ProcessError(
+            f"`python {' '.join(command.command[1:])}` is at work here already (process {command.id}): "
+            "wait until it ends, or end it and everything else with `make sandbox-down`"
+        )
     toolchain = ensure(console.step)
     if sandbox.runs:
         console.step(
             "the local cloud runs already" + (", with the settings of its start" if settings else "")
         )
+        sandbox.wait()
     else:
         console.step("starting the local cloud")
         sandbox.start(settings)
@@ -50,25 +58,29 @@ def up(sandbox: Sandbox, console: Console, settings: Path | None) -> None:
 
 def down(sandbox: Sandbox, console: Console) -> None:
     """Destroys the stack, ends every process of the sandbox and removes its folder."""
+    sandbox.interrupt()
     if sandbox.runs and sandbox.folder.connection.exists():
-        engine = sandbox.engine(ensure(console.step))
-        if engine.stacks().get(STACK):
-            console.step(f"pulumi destroy -s {STACK}")
-            # An engine that was killed has left its lock; who says `down` wants the stack gone.
-            with suppress(EngineError):
-                engine.capture("cancel", STACK, "--yes")
-            try:
-                engine.run("destroy", "-s", STACK, "--yes", "--skip-preview", "--continue-on-error")
-            except EngineError as error:
-                console.step(f"{error}; what is left goes away with the local cloud")
-        for thing in sandbox.resources():
-            console.detail(f"left over, goes away with the local cloud: {thing['kind']} {thing['name']}")
+        try:
+            _destroy(sandbox, console)
+        # A stack file with a mistake, say, must not keep the sandbox alive.
+        except (ToolchainError, EngineError, ProjectError, httpx.HTTPError) as error:
+            console.step(f"{error}; what is left goes away with the local cloud")
     console.step(f"the sandbox is gone, {sandbox.remove()} processes ended")
+
+
+def _destroy(sandbox: Sandbox, console: Console) -> None:
+    engine = sandbox.engine(ensure(console.step))
+    if engine.stacks().get(STACK):
+        console.step(f"pulumi destroy -s {STACK}")
+        engine.run("destroy", "-s", STACK, "--yes", "--skip-preview", "--continue-on-error")
+    for thing in sandbox.resources():
+        console.detail(f"left over, goes away with the local cloud: {thing['kind']} {thing['name']}")
 
 
 def status(sandbox: Sandbox, console: Console) -> None:
     """Tells what exists in the local cloud and what it would cost per hour."""
     if sandbox.runs:
+        sandbox.wait()
         _print_resources(sandbox, console)
     else:
         console.step("the local cloud does not run; `make sandbox` starts it")
@@ -115,9 +127,17 @@ def main() -> int:
                 down(sandbox, console)
             case "status":
                 status(sandbox, console)
-    except (ToolchainError, EngineError, ProcessError, smoke.SmokeError) as error:
+    except (ToolchainError, EngineError, ProcessError, ProjectError, smoke.SmokeError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except httpx.RequestError as error:
+        sys.stderr.write(f"no answer from {error.request.url}: {error}; the log is {sandbox.folder.log}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\ninterrupted: `make sandbox` goes on from here, `make sandbox-down` removes everything\n"
+        )
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -23,12 +23,24 @@ class Engine:
     environment: Mapping[str, str]
 
     def run(self, *arguments: str) -> None:
-        """Runs a command whose output the user sees; raises EngineError when it fails."""
-        result = subprocess.run(
-            [self.pulumi, *arguments], env=self._environment(), stdin=subprocess.DEVNULL, check=False
-        )
-        if result.returncode != 0:
-            raise EngineError(f"pulumi {' '.join(arguments)} ended with status {result.returncode}")
+        """Runs a command whose output the user sees; raises EngineError when it fails.
+
+        Ctrl-C reaches the engine, too: it is waited for while it finishes what it has begun and writes its
+        state, then KeyboardInterrupt goes on.
+        """
+        interrupted: KeyboardInterrupt | None = None
+        with subprocess.Popen(
+            [self.pulumi, *arguments], env=self._environment(), stdin=subprocess.DEVNULL
+        ) as process:
+            while process.returncode is None:
+                try:
+                    process.wait()
+                except KeyboardInterrupt as error:
+                    interrupted = error
+        if interrupted is not None:
+            raise interrupted
+        if process.returncode != 0:
+            raise EngineError(f"pulumi {' '.join(arguments)} ended with status {process.returncode}")
 
     def capture(self, *arguments: str) -> str:
         """Runs a command and returns its output; EngineError holds what it said when it fails."""

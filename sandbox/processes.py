@@ -89,8 +89,10 @@ def find(sandbox: Path) -> list[Process]:
     return [process for process in processes if process is not None]
 
 
-def terminate(sandbox: Path, patience_s: float = 10.0) -> list[Process]:
-    """Ends all processes of the sandbox: asks them, and after `patience_s` kills what is left of them.
+def terminate(
+    sandbox: Path, patience_s: float = 10.0, choice: Callable[[Process], bool] = lambda process: True
+) -> list[Process]:
+    """Ends the processes of the sandbox, all or those of the choice: asks them, and after `patience_s` kills.
 
     Processes that they start meanwhile are ended as well. Returns what was ended. Raises ProcessError when
     something survives even that (a process that hangs in the kernel).
@@ -99,7 +101,7 @@ def terminate(sandbox: Path, patience_s: float = 10.0) -> list[Process]:
     for number in (signal.SIGTERM, signal.SIGKILL):
         signalled: set[Process] = set()
         deadline = time.monotonic() + patience_s
-        while running := find(sandbox):
+        while running := [process for process in find(sandbox) if choice(process)]:
             for process in running:
                 if process not in signalled:
                     with suppress(ProcessLookupError):

@@ -67,6 +67,10 @@ class Folder:
         return self.root / "log" / "cloud.log"
 
 
+class ProjectError(Exception):
+    """The plain CLI cannot run on the sandbox's project; the text says why and what to do."""
+
+
 def write_private(path: Path, text: str, mode: int = 0o600) -> None:
     """Replaces a file in one step, with `mode` from its first byte on."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -79,7 +83,7 @@ def write_private(path: Path, text: str, mode: int = 0o600) -> None:
 
 def sync(folder: Folder) -> None:
     """Writes the project file, and the copy of each stack file whose original changed since the last copy."""
-    project = yaml.safe_load((CHECKOUT / "Pulumi.yaml").read_text())
+    project = _load(CHECKOUT / "Pulumi.yaml")
     project["main"] = os.path.relpath(CHECKOUT, folder.project)
     project["runtime"]["options"]["virtualenv"] = str(CHECKOUT / ".venv")
     _write_if_different(folder.project / "Pulumi.yaml", yaml.safe_dump(project, sort_keys=False))
@@ -88,10 +92,10 @@ def sync(folder: Folder) -> None:
     copied: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
     for original in CHECKOUT.glob("Pulumi.*.yaml"):
         copy = folder.project / original.name
-        text = original.read_text()
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(original.read_bytes()).hexdigest()
         if not copy.exists() or copied.get(original.name) != digest:
-            write_private(copy, _merge(text, copy.read_text() if copy.exists() else ""))
+            merged = _merge(_load(original), _load(copy) if copy.exists() else {})
+            write_private(copy, yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
             copied[original.name] = digest
     _write_if_different(record, json.dumps(copied))
 
@@ -100,15 +104,23 @@ _ENCRYPTION = ("encryptionsalt", "secretsprovider", "encryptedkey")
 """What a stack file says about the encryption of its secrets."""
 
 
-def _merge(original: str, previous: str) -> str:
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("config") or {}, dict):
+        raise ProjectError(f"{path}: a file of keys with values is needed, and such a section `config`")
+    return content
+
+
+def _merge(original: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[str, Any]:
     """The original without what another passphrase encrypted, and with the salt and secrets of the copy."""
-    content: dict[str, Any] = yaml.safe_load(original) or {}
-    old: dict[str, Any] = yaml.safe_load(previous) or {}
-    config = {key: value for key, value in (content.get("config") or {}).items() if not _is_secret(value)}
-    secrets = {key: value for key, value in (old.get("config") or {}).items() if _is_secret(value)}
-    merged = {key: value for key, value in content.items() if key not in _ENCRYPTION}
-    merged |= {key: old[key] for key in _ENCRYPTION if key in old}
-    return yaml.safe_dump(merged | {"config": secrets | config}, sort_keys=False, allow_unicode=True)
+    config = {key: value for key, value in (original.get("config") or {}).items() if not _is_secret(value)}
+    secrets = {key: value for key, value in (previous.get("config") or {}).items() if _is_secret(value)}
+    merged = {key: value for key, value in original.items() if key not in _ENCRYPTION}
+    merged |= {key: previous[key] for key in _ENCRYPTION if key in previous}
+    return merged | {"config": secrets | config}
 
 
 def _is_secret(value: Any) -> bool:
@@ -146,5 +158,22 @@ def write_environment(folder: Folder, variables: Mapping[str, str], path: list[P
     write_private(folder.environment, "\n".join(lines) + "\n")
 
 
+def main() -> int:
+    """`python -m sandbox.project FOLDER`: what has to be right before each command of the plain CLI."""
+    folder = Folder(Path(sys.argv[1]))
+    try:
+        # An older shell has the ports and the passphrase of a local cloud that has ended.
+        if os.environ["SANDBOX_API_URL"] != json.loads(folder.connection.read_text())["api"]:
+            raise ProjectError(
+                "the sandbox was started anew, and this shell knows the one before: "
+                f"run `. {shlex.quote(str(folder.environment))}`"
+            )
+        sync(folder)
+    except ProjectError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    sync(Folder(Path(sys.argv[1])))
+    sys.exit(main())

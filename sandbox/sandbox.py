@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -21,6 +22,7 @@ PLUGINS = {"ovh": "2.22.0", "kubernetes": "4.34.2", "openstack": "5.5.3"}
 """Stand-in plugins, with the versions of the SDKs that ask for them."""
 
 _START_SECONDS = 60.0
+_CHILDREN = ("prometheus", "promtool", "alertmanager")
 
 
 class Sandbox:
@@ -51,7 +53,19 @@ class Sandbox:
         if settings is not None:
             command += ["--settings", str(settings.resolve())]
         self._cloud.start(command, environment, project.CHECKOUT)
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits until the local cloud, which has been started, listens; raises ProcessError."""
         self._cloud.wait_until(self.folder.connection.exists, _START_SECONDS)
+
+    def commands(self) -> list[processes.Process]:
+        """Other `make sandbox` and `make sandbox-down` at work on this sandbox."""
+        return [process for process in processes.find(self.folder.root) if _is_command(process)]
+
+    def interrupt(self) -> None:
+        """Ends other commands, engines and their plugins, whoever started them; the local cloud stays."""
+        processes.terminate(self.folder.root, choice=lambda process: not _is_cloud(process))
 
     def remove(self) -> int:
         """Ends every process of the sandbox and removes its folder; returns how many there were."""
@@ -72,11 +86,25 @@ class Sandbox:
         project.write_environment(folder, variables, path)
         search = os.pathsep.join([*map(str, path), os.environ["PATH"]])
         engine = Engine(folder.bin / "pulumi", variables | {"PATH": search})
+        self._release_locks()
         known = engine.stacks()
         for stack in project.STACKS:
             if stack not in known:
-                engine.capture("stack", "init", stack)
+                # The first one stays selected: it is what a plain `pulumi preview` is about.
+                engine.capture("stack", "init", stack, *(["--no-select"] if known else []))
+                known[stack] = 0
         return engine
+
+    def _release_locks(self) -> None:
+        """Removes the locks of engines that were killed; Pulumi would wait for them for ever."""
+        running = {process.id for process in processes.find(self.folder.root)}
+        for lock in (self.folder.state / ".pulumi" / "locks").rglob("*.json"):
+            try:
+                owner = json.loads(lock.read_text())["pid"]
+            except ValueError:
+                owner = None  # killed while it wrote the lock
+            if owner not in running:
+                lock.unlink()
 
     def addresses(self) -> list[Addresses]:
         """Where the API and, per cluster whose monitoring runs, Prometheus and Alertmanager listen."""
@@ -92,10 +120,14 @@ class Sandbox:
         return resources
 
     def _get(self, what: str) -> Any:
-        return httpx.get(f"{self.connection.api}/sandbox/{what}").raise_for_status().json()
+        url = f"{self.connection.api}/sandbox/{what}"
+        return httpx.get(url, trust_env=False).raise_for_status().json()
 
     def _variables(self, python: Path) -> dict[str, str]:
         connection = self.connection
+        # The sandbox is not behind the user's proxy.
+        known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+        direct = ",".join(dict.fromkeys([*filter(None, known.split(",")), "127.0.0.1", "localhost"]))
         variables = {
             **processes.mark(self.folder.root),
             "PULUMI_PYTHON_CMD": str(python),
@@ -113,9 +145,20 @@ class Sandbox:
             "SSL_CERT_FILE": connection.ca_bundle,
             "REQUESTS_CA_BUNDLE": connection.ca_bundle,
             "CURL_CA_BUNDLE": connection.ca_bundle,
+            "no_proxy": direct,
+            "NO_PROXY": direct,
             "SANDBOX_API_URL": connection.api,
         }
         for addresses in self.addresses()[:1]:
             variables["SANDBOX_PROMETHEUS_URL"] = addresses.prometheus
             variables["SANDBOX_ALERTMANAGER_URL"] = addresses.alertmanager
         return variables
+
+
+def _is_command(process: processes.Process) -> bool:
+    return process.command[1:3] == ("-m", "sandbox") and process.command[3:4] != ("status",)
+
+
+def _is_cloud(process: processes.Process) -> bool:
+    """Whether it is the local cloud or a child of it."""
+    return "sandbox.server" in process.command or Path(process.command[0]).name in _CHILDREN

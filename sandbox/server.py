@@ -35,6 +35,14 @@ from sandbox.settings import SandboxSettings, SandboxSettingsError, read
 from sandbox.tls import Authority
 from sandbox.toolchain import ensure
 
+_SYSTEM_BUNDLES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/ca-bundle.pem"),
+    Path("/etc/ssl/cert.pem"),
+)
+"""Where distributions keep the certificate authorities; a Python of another origin may not know."""
+
 
 class Clusters:
     """Makes the Kubernetes clusters, each with its own authority and monitoring."""
@@ -144,8 +152,10 @@ async def _login(request: web.Request) -> web.Response:
 
 def _write_bundle(directory: Path, authority: Authority) -> Path:
     """The system's certificate authorities and the sandbox's own in one file, as SSL_CERT_FILE takes it."""
-    system = ssl.get_default_verify_paths().cafile
-    known = Path(system).read_text() if system else ""
+    default = ssl.get_default_verify_paths().cafile  # SSL_CERT_FILE, else where this Python looks
+    candidates = [Path(default)] if default else []
+    system = next((file for file in [*candidates, *_SYSTEM_BUNDLES] if file.exists()), None)
+    known = system.read_text() if system else ""
     path = directory / "ca-bundle.pem"
     write_private(path, f"{known}\n{authority.certificate.decode()}")
     return path

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox.toolchain.progress import Progress, elapsed
+from sandbox.toolchain.progress import Progress, ToolchainError, elapsed
 
 
 def root(environ: Mapping[str, str]) -> Path:
@@ -20,9 +20,18 @@ def root(environ: Mapping[str, str]) -> Path:
 
 @contextmanager
 def locked(directory: Path, name: str, progress: Progress) -> Iterator[None]:
-    """Holds the lock `name` of the cache; says so when another process has it and waits."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / f"{name}.lock").open("w") as file:
+    """Holds the lock `name` of the cache; says so when another process has it and waits.
+
+    Raises ToolchainError when the cache cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / f"{name}.lock").open("w")
+    except OSError as error:
+        raise ToolchainError(
+            f"the cache {directory} cannot be written ({error.strerror}): name another with XDG_CACHE_HOME"
+        ) from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

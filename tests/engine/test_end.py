@@ -58,6 +58,17 @@ def test_a_killed_engine_leaves_nothing_that_down_does_not_end(
     update.send_signal(signal.SIGKILL)
     update.wait()
     others = programs(deployment.sandbox.folder)
+    locks = sandbox.folder.state / ".pulumi" / "locks"
+    assert list(locks.rglob("*.json")) != []
+    sandbox.engine(toolchain)
+    assert list(locks.rglob("*.json")) == []
+
+    # Plugins of the dead engine end, the local cloud goes on.
+    sandbox.interrupt()
+    assert not any(
+        "plugins" in line or "pulumi" in Path(line.split()[0]).name for line in programs(sandbox.folder)
+    )
+    assert sandbox.runs
 
     assert sandbox.remove() > 0
     assert programs(sandbox.folder) == []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sandbox import project
-from sandbox.project import Folder, sync, write_environment, write_private
+from sandbox.project import Folder, ProjectError, sync, write_environment, write_private
 
 
 @pytest.fixture
@@ -84,3 +86,23 @@ def test_a_private_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["config: [", "- a list", "config: text"])
+def test_a_stack_file_that_cannot_be_read_is_named(checkout: Path, text: str) -> None:
+    (checkout / "Pulumi.dev.yaml").write_text(text)
+    with pytest.raises(ProjectError, match=r"Pulumi\.dev\.yaml"):
+        sync(Folder(checkout / ".sandbox"))
+
+
+@pytest.mark.parametrize("known", ["http://127.0.0.1:1", "http://127.0.0.1:2"])
+def test_a_shell_of_an_earlier_sandbox_is_told_what_to_do(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: str
+) -> None:
+    folder = Folder(checkout / ".sandbox")
+    write_private(folder.connection, json.dumps({"api": "http://127.0.0.1:2"}))
+    monkeypatch.setattr(sys, "argv", ["sandbox.project", str(folder.root)])
+    monkeypatch.setenv("SANDBOX_API_URL", known)
+    current = known == "http://127.0.0.1:2"
+    assert project.main() == (0 if current else 1)
+    assert (f"run `. {folder.environment}`" in capsys.readouterr().err) != current

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.toolchain import ToolchainError, build, ensure, progress, release
+from sandbox.toolchain import ToolchainError, build, cache, ensure, progress, release
 from sandbox.toolchain.chain import Found, installed
 from sandbox.toolchain.progress import UnavailableError
 from sandbox.toolchain.release import MIRROR, ReleaseServer
@@ -346,3 +346,13 @@ def test_mirror_must_be_a_url(machine: Machine) -> None:
     machine.server = "file:///etc"
     with pytest.raises(ToolchainError, match=MIRROR):
         get(machine, ALERTMANAGER)
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    where = tmp_path / "file" / "cache"
+    with (
+        pytest.raises(ToolchainError, match=f"{where} cannot be written .*XDG_CACHE_HOME"),
+        cache.locked(where, "pulumi", lambda line: None),
+    ):
+        pass

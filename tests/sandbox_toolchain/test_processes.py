@@ -121,6 +121,13 @@ class TestTerminate:
         assert terminate(sandbox) == []
         assert editor.poll() is None
 
+    def test_what_is_not_chosen_survives(self, launch: Launcher, sandbox: Path) -> None:
+        kept = launch("pulumi-resource-kept", WAIT, mark(sandbox))
+        chosen = launch("pulumi-resource-chosen", WAIT, mark(sandbox))
+        ended = terminate(sandbox, choice=lambda process: process.id == chosen.pid)
+        assert [process.id for process in ended] == [chosen.pid]
+        assert kept.poll() is None
+
     def test_sandbox_reached_by_a_link_is_the_same(
         self, launch: Launcher, sandbox: Path, tmp_path: Path
     ) -> None:
