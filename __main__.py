@@ -22,6 +22,7 @@ monitoring = MonitoringStack(
     service_name=service_name,
     region=settings.cluster.cluster_region,
     protect=protect,
+    other_branch=endpoint.url,
 )
 # ... and meet where Prometheus learns which address to scrape with which token.
 monitoring.monitor_endpoint(

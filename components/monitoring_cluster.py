@@ -7,6 +7,7 @@ import pulumi_kubernetes as kubernetes
 from pulumi_ovh import cloudproject
 
 from components.settings import ClusterSettings
+from components.unknowns import required
 
 
 class MonitoringCluster(pulumi.ComponentResource):
@@ -44,7 +45,7 @@ class MonitoringCluster(pulumi.ComponentResource):
         pool = cloudproject.KubeNodePool(
             f"{name}-nodes",
             service_name=service_name,
-            kube_id=kube.id,
+            kube_id=required(kube.id),
             name=settings.node_pool_name,
             flavor_name=settings.node_flavor,
             autoscale=False,
@@ -58,7 +59,7 @@ class MonitoringCluster(pulumi.ComponentResource):
             restrictions = cloudproject.KubeIpRestrictions(
                 f"{name}-api-server",
                 service_name=service_name,
-                kube_id=kube.id,
+                kube_id=required(kube.id),
                 ips=settings.api_server_ranges,
                 opts=pulumi.ResourceOptions(parent=self),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -19,6 +20,7 @@ from components.monitoring_values import (
     chart_values,
 )
 from components.settings import MonitoringSettings
+from components.unknowns import held_back
 from dashboards import vllm
 
 NAMESPACE = "monitoring"
@@ -57,15 +59,24 @@ class MonitoringStack(pulumi.ComponentResource):
         service_name: str,
         region: str,
         protect: bool,
+        other_branch: pulumi.Output[Any],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """Declares the stack.
+
+        `service_name` is the project, `region` that of the cluster. `other_branch` is what does not depend on
+        the cluster: a failed cluster lets it finish before the objects in the cluster fail.
+        """
         super().__init__("ovh-vllm:components:MonitoringStack", name, None, opts)
         self._name = name
         self._settings = settings
         self._provider = provider
         self._inside = pulumi.ResourceOptions(parent=self, provider=provider)
+        # Every other object takes its namespace from this one, so that all of them are held back with it.
         self._namespace = kubernetes.core.v1.Namespace(
-            f"{name}-namespace", metadata={"name": NAMESPACE}, opts=self._inside
+            f"{name}-namespace",
+            metadata={"name": held_back(NAMESPACE, provider.id, other_branch)},
+            opts=self._inside,
         )
 
         password = Password(f"{name}-grafana-password", opts=pulumi.ResourceOptions(parent=self))
@@ -75,7 +86,7 @@ class MonitoringStack(pulumi.ComponentResource):
         )
         self.grafana_reserved_address = None
         if settings.grafana_reserved_address:
-            self.grafana_reserved_address = self._reserve_address(service_name, region, protect)
+            self.grafana_reserved_address = self._reserve_address(service_name, region, protect, other_branch)
         certificate, key = self._grafana_certificate()
         tls = self._secret(
             GRAFANA_TLS_SECRET, {"tls.crt": certificate, "tls.key": key}, type_="kubernetes.io/tls"
@@ -180,7 +191,9 @@ class MonitoringStack(pulumi.ComponentResource):
             opts=self._inside,
         )
 
-    def _reserve_address(self, service_name: str, region: str, protect: bool) -> pulumi.Output[str]:
+    def _reserve_address(
+        self, service_name: str, region: str, protect: bool, other_branch: pulumi.Output[Any]
+    ) -> pulumi.Output[str]:
         """A floating IP of the cluster's region, made with an OpenStack user of the least role."""
         user = cloudproject.User(
             f"{self._name}-openstack-user",
@@ -203,7 +216,7 @@ class MonitoringStack(pulumi.ComponentResource):
         address = openstack.networking.FloatingIp(
             f"{self._name}-grafana-address",
             pool="Ext-Net",
-            description="Grafana",
+            description=held_back("Grafana", provider.id, other_branch),
             opts=pulumi.ResourceOptions(
                 parent=self,
                 provider=provider,

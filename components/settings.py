@@ -7,13 +7,11 @@ case. Defaults stand there alone. `load` is pure; `from_pulumi` reads the runnin
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Annotated, Any, Literal, get_origin
 
 import pulumi
@@ -24,7 +22,33 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Ty
 from pydantic.alias_generators import to_camel
 
 from components.ai_deploy.spec import Probe, Volume, environment_variables
-from components.flavors import FLAVORS, REGIONS
+from components.flavors import FLAVORS
+from components.setting_types import (
+    AiRegion,
+    Certificate,
+    ChartVersion,
+    ClusterRegion,
+    Duration,
+    Gibibytes,
+    GpuFlavor,
+    Image,
+    KubernetesVersion,
+    LabelValue,
+    MetricSelector,
+    Network,
+    NodePoolName,
+    OptionalUrl,
+    Port,
+    ServiceName,
+    Size,
+    Target,
+    Text,
+    Url,
+    Window,
+    Word,
+    gibibytes,
+    seconds,
+)
 
 PROJECT = "ovh-vllm"
 """Name of the Pulumi project, the namespace of its configuration keys."""
@@ -54,131 +78,6 @@ class SettingsError(pulumi.RunError):
         super().__init__(f"{count} in the configuration (Pulumi.{stack}.yaml):\n{lines}")
 
 
-_IMAGE = re.compile(
-    r"[^\s:@]+(?::\d+/[^\s:@]+)?(?::(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?"
-)
-
-
-def _image(value: str) -> str:
-    match = _IMAGE.fullmatch(value)
-    if match is None or not (match["digest"] or match["tag"] not in (None, "latest")):
-        raise ValueError("must name a tag other than latest, or a digest (name:tag or name@sha256:…)")
-    return value
-
-
-def _flavor(value: str) -> str:
-    allowed = [flavor.id for flavor in FLAVORS.values() if flavor.is_gpu]
-    if value not in allowed:
-        raise ValueError(f"is no GPU flavor of AI Deploy; allowed: {', '.join(allowed)}")
-    return value
-
-
-def _region(value: str) -> str:
-    if value not in REGIONS:
-        raise ValueError(f"is no region of the AI products; allowed: {', '.join(REGIONS)}")
-    return value
-
-
-def _cluster_region(value: str) -> str:
-    if value.upper() in REGIONS:
-        raise ValueError(
-            f"is a region of the AI products; Managed Kubernetes has {value.upper()}5, {value.upper()}11 …"
-        )
-    if not re.fullmatch(r"[A-Z][A-Z0-9-]*", value):
-        raise ValueError("must be a region in capitals, such as GRA11")
-    return value
-
-
-def _minor_version(value: str) -> str:
-    if not re.fullmatch(r"1\.\d\d", value):
-        raise ValueError('must be a minor version in quotes, such as "1.30" (YAML reads 1.30 as 1.3)')
-    return value
-
-
-def _metric_selector(value: str) -> str:
-    if not re.fullmatch(r"[a-zA-Z_:][\w:]*(\{.*\})?", value):
-        raise ValueError("must be a series, with or without labels; the platform's scaler knows no functions")
-    return value
-
-
-def _certificate(value: str) -> str:
-    try:
-        x509.load_pem_x509_certificates(value.encode()) if value else []
-    except ValueError:
-        raise ValueError("must be the text of a PEM file (-----BEGIN CERTIFICATE-----…)") from None
-    return value
-
-
-def _network(value: str) -> str:
-    try:
-        return str(ipaddress.ip_network(value))
-    except ValueError as error:
-        raise ValueError(f"must be a range in CIDR notation such as 203.0.113.0/24 ({error})") from None
-
-
-def _label_value(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?", value):
-        raise ValueError("must be lower case letters, digits and hyphens (it becomes part of object names)")
-    return value
-
-
-def _node_pool_name(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", value):
-        raise ValueError("must be lower case letters, digits and hyphens, as the API demands")
-    return value
-
-
-def _target(value: Decimal) -> Decimal:
-    if value <= 0:
-        raise ValueError("must be greater than 0 (the platform scales to zero otherwise)")
-    return value
-
-
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w|y)")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
-
-
-def seconds(duration: str) -> float:
-    """Seconds of a Prometheus duration with one unit, such as `15s`; ValueError for anything else."""
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        raise ValueError("must be a duration such as 15s, 5m or 15d")
-    return int(match[1]) * _SECONDS[match[2]]
-
-
-def _duration(value: str) -> str:
-    if not seconds(value):
-        raise ValueError("must be longer than 0")
-    return value
-
-
-_SIZE = re.compile(r"(\d+)(MiB|GiB|TiB|MB|GB|TB)")
-_GIB = {"MiB": 1 / 1024, "GiB": 1, "TiB": 1024, "MB": 1e6 / 2**30, "GB": 1e9 / 2**30, "TB": 1e12 / 2**30}
-
-
-def gibibytes(size: str) -> float:
-    """GiB of a Prometheus size such as `40GiB`; ValueError for anything else."""
-    match = _SIZE.fullmatch(size)
-    if match is None:
-        raise ValueError("must be a size such as 40GiB")
-    return int(match[1]) * _GIB[match[2]]
-
-
-def _size(value: str) -> str:
-    gibibytes(value)
-    return value
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
-"""A Prometheus duration with one unit, such as `15s`."""
-Word = Annotated[str, Field(pattern=r"^\S+$")]
-"""Text without white space, which only a slip can put there."""
-Network = Annotated[str, AfterValidator(_network)]
-"""A source range in CIDR notation."""
-Window = Annotated[int, Field(ge=0, le=3600)]
-"""Seconds of a stabilization window."""
-
-
 class _Group(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
 
@@ -186,26 +85,26 @@ class _Group(BaseModel):
 class EndpointSettings(_Group):
     """What `InferenceEndpoint` needs: the model, its GPUs and how they scale."""
 
-    app_name: Annotated[str, Field(min_length=1)]
-    region: Annotated[str, AfterValidator(_region)]
+    app_name: Text
+    region: AiRegion
     model: Word
-    model_label: Annotated[str, AfterValidator(_label_value)]
-    image: Annotated[str, AfterValidator(_image)]
+    model_label: LabelValue
+    image: Image
     vllm_arguments: list[str]
     vllm_environment: Annotated[dict[str, str], AfterValidator(environment_variables)]
     hugging_face_token: SecretStr
-    gpu_flavor: Annotated[str, AfterValidator(_flavor)]
+    gpu_flavor: GpuFlavor
     gpu_count: Annotated[int, Field(ge=1)]
     gpu_quota: Annotated[int, Field(ge=1)]
     volumes: list[Volume]
-    port: Annotated[int, Field(ge=1, le=65535)]
+    port: Port
     liveness_probe: Probe
     readiness_probe: Probe
     progress_deadline_seconds: Annotated[int, Field(ge=60)]
     min_replicas: Annotated[int, Field(ge=0, le=10)]
     max_replicas: Annotated[int, Field(ge=1, le=10)]
-    scaling_metric: Annotated[str, AfterValidator(_metric_selector)]
-    scaling_target: Annotated[Decimal, AfterValidator(_target)]
+    scaling_metric: MetricSelector
+    scaling_target: Target
     scaling_aggregation: Literal["AVERAGE", "MIN", "MAX", "SUM"]
     scale_up_stabilization_seconds: Window
     scale_down_stabilization_seconds: Window
@@ -215,11 +114,11 @@ class EndpointSettings(_Group):
 class ClusterSettings(_Group):
     """What `MonitoringCluster` needs."""
 
-    cluster_name: Annotated[str, Field(min_length=1)]
-    cluster_region: Annotated[str, AfterValidator(_cluster_region)]
-    kubernetes_version: Annotated[str, AfterValidator(_minor_version)]
+    cluster_name: Text
+    cluster_region: ClusterRegion
+    kubernetes_version: KubernetesVersion
     cluster_update_policy: Literal["ALWAYS_UPDATE", "MINIMAL_DOWNTIME", "NEVER_UPDATE"]
-    node_pool_name: Annotated[str, AfterValidator(_node_pool_name)]
+    node_pool_name: NodePoolName
     node_flavor: Word
     node_count: Annotated[int, Field(ge=1, le=100)]
     api_server_ranges: list[Network]
@@ -228,34 +127,34 @@ class ClusterSettings(_Group):
 class MonitoringSettings(_Group):
     """What `MonitoringStack` needs: the chart, storage, scraping and how users reach Grafana."""
 
-    chart_version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-    chart_repository: Annotated[str, Field(pattern=r"^https?://")]
+    chart_version: ChartVersion
+    chart_repository: Url
     storage_class: Word
-    prometheus_storage: Annotated[int, Field(ge=1, alias="prometheusStorageGiB")]
+    prometheus_storage: Annotated[Gibibytes, Field(alias="prometheusStorageGiB")]
     prometheus_retention: Duration
-    prometheus_retention_size: Annotated[str, AfterValidator(_size)]
+    prometheus_retention_size: Size
     scrape_interval: Duration
     scrape_timeout: Duration
-    prometheus_external_url: Annotated[str, Field(pattern=r"^(https?://.+)?$")]
-    alertmanager_storage: Annotated[int, Field(ge=1, alias="alertmanagerStorageGiB")]
+    prometheus_external_url: OptionalUrl
+    alertmanager_storage: Annotated[Gibibytes, Field(alias="alertmanagerStorageGiB")]
     node_exporter: bool
     kube_state_metrics: bool
-    grafana_storage: Annotated[int, Field(ge=1, alias="grafanaStorageGiB")]
+    grafana_storage: Annotated[Gibibytes, Field(alias="grafanaStorageGiB")]
     grafana_access: Literal["port-forward", "load-balancer"]
-    grafana_port: Annotated[int, Field(ge=1, le=65535)]
+    grafana_port: Port
     grafana_source_ranges: list[Network]
     grafana_load_balancer_flavor: Literal["small", "medium", "large", "xl"]
     grafana_reserved_address: bool
     grafana_keep_address: bool
-    grafana_certificate: Annotated[str, AfterValidator(_certificate)]
+    grafana_certificate: Certificate
     grafana_private_key: SecretStr
 
 
 class GeneralSettings(_Group):
     """What concerns every part."""
 
-    service_name: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    environment: Annotated[str, AfterValidator(_label_value)]
+    service_name: ServiceName
+    environment: LabelValue
     protect: bool
 
 

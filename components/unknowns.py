@@ -1,9 +1,11 @@
-"""Values that a preview does not know yet, as a dynamic provider meets them in `check` and `diff`."""
+"""Values that are not known: in a preview of what is still to be made, in an update of what failed."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pulumi
 from pulumi.output import Unknown
 from pulumi.runtime.rpc import UNKNOWN
 
@@ -20,3 +22,44 @@ def is_unknown(value: Any) -> bool:
             return any(map(is_unknown, value))
         case _:
             return isinstance(value, Unknown) or bool(value == UNKNOWN)
+
+
+def required(output: pulumi.Output[str]) -> pulumi.Output[str]:
+    """The output as a required input of a resource that is to be skipped when the output's resource failed.
+
+    With `--continue-on-error` the engine skips what depends on a failed resource, but has its inputs checked
+    first, without the values that are not known. A required input that is missing fails the check, and that
+    ends the whole update, the branches that have nothing to do with it included. So an update is given a text
+    instead, which nobody gets to see.
+    """
+
+    async def value() -> str:
+        if pulumi.runtime.is_dry_run() or await output.is_known():
+            # Never None here: the value is known, or nobody looks at it.
+            return await output.future() or ""
+        return "failed"
+
+    async def known() -> bool:
+        return not pulumi.runtime.is_dry_run() or await output.is_known()
+
+    return pulumi.Output(
+        output.resources(),
+        asyncio.ensure_future(value()),
+        asyncio.ensure_future(known()),
+        output.is_secret(),
+    )
+
+
+def held_back(text: str, needs: pulumi.Output[Any], others: pulumi.Output[Any]) -> pulumi.Output[str]:
+    """The text, at once when `needs` is known; when it failed, not before `others` is settled.
+
+    The engine ends an update, with `--continue-on-error` too, at the first object whose provider does not
+    exist. An object that has this text among its inputs lets `others` finish first.
+    """
+
+    async def value() -> str:
+        if not pulumi.runtime.is_dry_run() and not await needs.is_known():
+            await others.is_known()
+        return text
+
+    return pulumi.Output.from_input(value())

@@ -38,6 +38,7 @@ def stack(name: str, provider: kubernetes.Provider, *, protect: bool, **changes:
         service_name=SERVICE,
         region=values["clusterRegion"],
         protect=protect,
+        other_branch=pulumi.Output.from_input("endpoint"),
     )
     made.monitor_endpoint(
         target=TARGET,
@@ -161,6 +162,7 @@ def test_a_certificate_of_the_settings_is_served_and_its_key_is_a_secret() -> No
             service_name=SERVICE,
             region="GRA11",
             protect=False,
+            other_branch=pulumi.Output.from_input("endpoint"),
         )
 
     deployment = deploy(program)

@@ -8,7 +8,8 @@ from decimal import Decimal
 import pytest
 
 from components.generated import SelfSignedCertificateProvider
-from components.settings import KEYS, Settings, SettingsError, gibibytes, load, seconds
+from components.setting_types import gibibytes, seconds
+from components.settings import KEYS, Settings, SettingsError, load
 from tests.components.stacks import SERVICE, configuration, declared
 
 ENVIRONMENT = {"OVH_CLOUD_PROJECT_SERVICE": SERVICE}

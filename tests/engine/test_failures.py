@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httpx
 import pytest
 
@@ -19,6 +21,15 @@ def fail_next(deployment: Deployment, path: str, body: dict[str, str]) -> None:
 
 def heal(deployment: Deployment) -> None:
     httpx.delete(f"{deployment.sandbox.connection.api}/sandbox/faults").raise_for_status()
+
+
+def answers(deployment: Deployment) -> bool:
+    """Whether the endpoint of dev serves its model to who has the client token."""
+    outputs = deployment.engine.outputs("dev")
+    trusted = ssl.create_default_context(cafile=deployment.sandbox.connection.ca_bundle)
+    bearer = {"Authorization": f"Bearer {outputs['client_token']}"}
+    listed = httpx.get(f"{outputs['openai_base_url']}/models", headers=bearer, verify=trusted)
+    return [model["id"] for model in listed.raise_for_status().json()["data"]] == [outputs["model"]]
 
 
 @pytest.mark.parametrize(
@@ -39,13 +50,16 @@ def test_a_failed_branch_costs_not_the_other_and_the_next_update_finishes(
         deployment, path, QUOTA if missing == "ai-app" else {"class": "Server::Error", "message": message}
     )
     try:
-        with pytest.raises(EngineError, match=message):
+        with pytest.raises(EngineError, match=message) as error:
             engine.capture("up", "-s", "dev", "--yes", "--skip-preview", "--continue-on-error")
     finally:
         heal(deployment)
     after = deployment.kinds()
-    assert all(after.count(kind) > before.count(kind) for kind in built)
+    assert {kind for kind in built if after.count(kind) > before.count(kind)} == built, str(error.value)
     assert after.count(missing) == before.count(missing)
+
+    if missing == "cluster":
+        assert answers(deployment)
 
     engine.capture("preview", "-s", "dev")
     engine.capture("up", "-s", "dev", "--yes", "--skip-preview", "--continue-on-error")

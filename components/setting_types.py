@@ -1,0 +1,185 @@
+"""Types of single settings: what a value must look like, and what a user is told when it does not."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from decimal import Decimal
+from typing import Annotated
+
+from cryptography import x509
+from pydantic import AfterValidator, Field
+
+from components.flavors import FLAVORS, REGIONS
+
+
+def _matching(pattern: str, problem: str) -> AfterValidator:
+    """Accepts text that the regular expression matches as a whole; refuses other text with `problem`."""
+    expression = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if expression.fullmatch(value) is None:
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(check)
+
+
+def _one_of(allowed: tuple[str, ...], what: str) -> AfterValidator:
+    """Accepts one of the values; refuses others as "is no <what>"."""
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"is no {what}; allowed: {', '.join(allowed)}")
+        return value
+
+    return AfterValidator(check)
+
+
+_IMAGE = re.compile(
+    r"[^\s:@]+(?::\d+/[^\s:@]+)?(?::(?P<tag>\w[\w.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
+
+
+def _image(value: str) -> str:
+    match = _IMAGE.fullmatch(value)
+    if match is None or not (match["digest"] or match["tag"] not in (None, "latest")):
+        raise ValueError("must name a tag other than latest, or a digest (name:tag or name@sha256:…)")
+    return value
+
+
+def _cluster_region(value: str) -> str:
+    if value.upper() in REGIONS:
+        raise ValueError(
+            "is a region of the AI products; Managed Kubernetes has numbered ones, such as GRA11"
+        )
+    if not re.fullmatch(r"[A-Z][A-Z0-9-]*", value):
+        raise ValueError("must be a region in capitals, such as GRA11")
+    return value
+
+
+def _certificate(value: str) -> str:
+    try:
+        x509.load_pem_x509_certificates(value.encode()) if value else []
+    except ValueError:
+        raise ValueError("must be the text of a PEM file (-----BEGIN CERTIFICATE-----…)") from None
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError as error:
+        raise ValueError(f"must be a range in CIDR notation such as 203.0.113.0/24 ({error})") from None
+
+
+def _target(value: Decimal) -> Decimal:
+    if not 0 < value < Decimal(10**9):
+        raise ValueError("must be greater than 0 (the platform scales to zero otherwise), and below 10⁹")
+    return value
+
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w|y)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+
+
+def seconds(duration: str) -> float:
+    """Seconds of a Prometheus duration with one unit, such as `15s`; ValueError for anything else."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError("must be a duration such as 15s, 5m or 15d")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _duration(value: str) -> str:
+    if not seconds(value):
+        raise ValueError("must be longer than 0")
+    return value
+
+
+_SIZE = re.compile(r"(\d+)(MiB|GiB|TiB|MB|GB|TB)")
+_GIB = {"MiB": 1 / 1024, "GiB": 1, "TiB": 1024, "MB": 1e6 / 2**30, "GB": 1e9 / 2**30, "TB": 1e12 / 2**30}
+
+
+def gibibytes(size: str) -> float:
+    """GiB of a Prometheus size such as `40GiB`; ValueError for anything else."""
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise ValueError("must be a size such as 40GiB")
+    return int(match[1]) * _GIB[match[2]]
+
+
+def _size(value: str) -> str:
+    gibibytes(value)
+    return value
+
+
+Text = Annotated[str, Field(min_length=1)]
+"""Any text but none."""
+Word = Annotated[str, _matching(r"\S+", "must be one word, without white space")]
+"""Text without white space, which only a slip can put there."""
+LabelValue = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?",
+        "must be lower case letters, digits and hyphens (it becomes part of object names)",
+    ),
+]
+"""Part of the names of Kubernetes objects and value of a label."""
+NodePoolName = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", "must be lower case letters, digits and hyphens, as the API demands"
+    ),
+]
+"""Name of a node pool, by the API's own rule."""
+ServiceName = Annotated[str, _matching(r"[0-9a-f]{32}", "must be the project's id, 32 hexadecimal digits")]
+"""Id of a Public Cloud project."""
+Image = Annotated[str, AfterValidator(_image)]
+"""A container image that will be the same one tomorrow."""
+GpuFlavor = Annotated[
+    str,
+    _one_of(tuple(flavor.id for flavor in FLAVORS.values() if flavor.is_gpu), "GPU flavor of AI Deploy"),
+]
+"""A flavor of AI Deploy that has a GPU."""
+AiRegion = Annotated[str, _one_of(REGIONS, "region of the AI products")]
+"""A region of AI Deploy."""
+ClusterRegion = Annotated[str, AfterValidator(_cluster_region)]
+"""A region of Managed Kubernetes; which there are is for the API to say."""
+KubernetesVersion = Annotated[
+    str,
+    _matching(r"1\.\d\d", 'must be a minor version in quotes, such as "1.30" (YAML reads 1.30 as 1.3)'),
+]
+"""A minor version of Kubernetes."""
+MetricSelector = Annotated[
+    str,
+    _matching(
+        r"[a-zA-Z_:][\w:]*(\{.*\})?",
+        "must be a series, with or without labels; the platform's scaler knows no functions",
+    ),
+]
+"""What the scaler reads in the text of `/metrics`."""
+Target = Annotated[Decimal, AfterValidator(_target)]
+"""Value of the metric that the scaler holds."""
+Window = Annotated[int, Field(ge=0, le=3600)]
+"""Seconds of a stabilization window."""
+Port = Annotated[int, Field(ge=1, le=65535)]
+"""A TCP port."""
+Network = Annotated[str, AfterValidator(_network)]
+"""A source range in CIDR notation."""
+ChartVersion = Annotated[str, _matching(r"\d+\.\d+\.\d+", "must be a whole version such as 88.5.3")]
+"""Version of a Helm chart."""
+Url = Annotated[str, _matching(r"https?://\S+", "must be an address that begins with https:// or http://")]
+"""An HTTP address."""
+OptionalUrl = Annotated[
+    str, _matching(r"(https?://\S+)?", "must be an address that begins with https:// or http://, or empty")
+]
+"""An HTTP address, or nothing."""
+Duration = Annotated[str, AfterValidator(_duration)]
+"""A Prometheus duration with one unit, such as `15s`."""
+Size = Annotated[str, AfterValidator(_size)]
+"""A Prometheus size, such as `40GiB`."""
+Gibibytes = Annotated[int, Field(ge=1)]
+"""Size of a volume in GiB."""
+Certificate = Annotated[str, AfterValidator(_certificate)]
+"""A PEM certificate chain, or nothing."""
