@@ -105,9 +105,10 @@ def serve(engine_address: str) -> None:
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    sys.stdout.write(f"{port}\n")
-    sys.stdout.flush()
+    # From the moment that the engine knows the port it may interrupt.
     with suppress(KeyboardInterrupt):
+        sys.stdout.write(f"{port}\n")
+        sys.stdout.flush()
         sys.stdin.buffer.read()
     host.close()
     # A program that waits for an engine that is gone would keep an ordinary exit from happening.
