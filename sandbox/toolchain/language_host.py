@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import queue
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -105,6 +106,8 @@ def serve(engine_address: str) -> None:
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    # A shell has its background jobs ignore interrupts, and their children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # From the moment that the engine knows the port it may interrupt.
     with suppress(KeyboardInterrupt):
         sys.stdout.write(f"{port}\n")

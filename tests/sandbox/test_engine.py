@@ -35,7 +35,11 @@ def test_ctrl_c_lets_the_engine_finish_and_then_goes_on(tmp_path: Path) -> None:
         tmp_path / "pulumi",
         f"trap 'sleep 1; touch {tmp_path}/finished; exit 1' INT; echo ready; while :; do sleep 0.05; done",
     )
-    code = f"from sandbox.engine import Engine; Engine({str(pulumi)!r}, {{}}).run()"
+    code = (
+        # A test run in the background of a shell would hand on that interrupts are ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from sandbox.engine import Engine; Engine({str(pulumi)!r}, {{}}).run()"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=CHECKOUT,
