@@ -42,7 +42,7 @@ def up(sandbox: Sandbox, console: Console, settings: Path | None) -> None:
     engine.run("up", "-s", STACK, "--yes", "--skip-preview", "--continue-on-error")
     outputs = engine.outputs(STACK)
     # Prometheus has its address now: .sandbox/env tells it.
-    sandbox.engine(toolchain)
+    sandbox.write_environment(toolchain)
     addresses = sandbox.addresses()[0]
 
     console.step("smoke test")

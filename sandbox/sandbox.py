@@ -76,16 +76,12 @@ class Sandbox:
 
     def engine(self, toolchain: Toolchain) -> Engine:
         """Writes project, plugins and `env` as they should be now, and makes sure that the stacks exist."""
-        folder, python = self.folder, Path(sys.executable)
+        folder = self.folder
         project.sync(folder)
-        project.write_wrapper(folder, toolchain.pulumi, python)
+        project.write_wrapper(folder, toolchain.pulumi, Path(sys.executable))
         install_plugins(folder.pulumi_home, PLUGINS)
         folder.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = [folder.bin, python.parent, *toolchain.directories]
-        variables = self._variables(python)
-        project.write_environment(folder, variables, path)
-        search = os.pathsep.join([*map(str, path), os.environ["PATH"]])
-        engine = Engine(folder.bin / "pulumi", variables | {"PATH": search})
+        engine = Engine(folder.bin / "pulumi", self.write_environment(toolchain))
         self._release_locks()
         known = engine.stacks()
         for stack in project.STACKS:
@@ -94,6 +90,14 @@ class Sandbox:
                 engine.capture("stack", "init", stack, *(["--no-select"] if known else []))
                 known[stack] = 0
         return engine
+
+    def write_environment(self, toolchain: Toolchain) -> dict[str, str]:
+        """Writes `env` with the addresses that are known now; returns what it makes of this environment."""
+        python = Path(sys.executable)
+        path = [self.folder.bin, python.parent, *toolchain.directories]
+        variables = self._variables(python)
+        project.write_environment(self.folder, variables, path)
+        return variables | {"PATH": os.pathsep.join([*map(str, path), os.environ["PATH"]])}
 
     def _release_locks(self) -> None:
         """Removes the locks of engines that were killed; Pulumi would wait for them for ever."""

@@ -51,6 +51,10 @@ def test_ctrl_c_lets_the_engine_finish_and_then_goes_on(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert (tmp_path / "finished").exists()
     assert "KeyboardInterrupt" in errors
