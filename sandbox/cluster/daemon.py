@@ -128,7 +128,8 @@ class Daemon:
             return
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
+            async with asyncio.timeout(_GRACE_SECONDS):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

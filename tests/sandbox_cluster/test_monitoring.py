@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import signal
 import ssl
@@ -138,10 +139,10 @@ async def drive(store: ObjectStore, monitoring: Monitoring, clock: Clock) -> Non
     while True:
         seen = store.revision
         wait = await monitoring.reconcile(store)
-        try:
-            await asyncio.wait_for(store.changed(seen), None if wait is None else wait / clock.speed)
-        except TimeoutError:
-            continue
+        # Not wait_for, which before Python 3.12 may lose a cancellation that meets a change.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if wait is None else wait / clock.speed):
+                await store.changed(seen)
 
 
 @asynccontextmanager
