@@ -13,15 +13,17 @@ settings = stack_settings.from_pulumi()
 service_name, protect = settings.general.service_name, settings.general.protect
 
 # Two branches that do not wait for each other ...
-endpoint = InferenceEndpoint("vllm", settings.endpoint, service_name=service_name, protect=protect)
-cluster = MonitoringCluster("monitoring", settings.cluster, service_name=service_name, protect=protect)
+endpoint = InferenceEndpoint("vllm", settings.endpoint, service_name=service_name, protect="app" in protect)
+cluster = MonitoringCluster(
+    "monitoring", settings.cluster, service_name=service_name, protect="cluster" in protect
+)
 monitoring = MonitoringStack(
     "monitoring",
     settings.monitoring,
     provider=cluster.provider,
     service_name=service_name,
     region=settings.cluster.cluster_region,
-    protect=protect,
+    protect="address" in protect,
     other_branch=endpoint.url,
 )
 # ... and meet where Prometheus learns which address to scrape with which token.

@@ -54,6 +54,16 @@ def scaling(settings: EndpointSettings) -> ScalingStrategy:
     )
 
 
+def generations(settings: EndpointSettings) -> list[int]:
+    """Generations of tokens that are valid: the one in use and, if it is to be kept, the previous one.
+
+    Callers may go on with the previous one until the next change, and Prometheus until its configuration has
+    arrived (a changed Secret takes up to 90 s to reach it).
+    """
+    current = settings.token_generation
+    return [current, current - 1] if settings.keep_previous_tokens and current > 1 else [current]
+
+
 class InferenceEndpoint(pulumi.ComponentResource):
     """One model behind one address.
 
@@ -89,24 +99,26 @@ class InferenceEndpoint(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ovh-vllm:components:InferenceEndpoint", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        identity = Identity(f"{name}-identity", opts=child)
-        callers, scraper = (
-            Token(
-                f"{name}-{user}-token",
+        identity = Identity(f"{name}-identity", service_name=service_name, opts=child)
+        tokens = {
+            (user, generation): Token(
+                f"{name}-{user}-token-{generation}",
                 service_name=service_name,
                 identity=identity.value,
                 region=settings.region,
                 opts=child,
             )
             for user in ("client", "scraper")
-        )
+            for generation in generations(settings)
+        }
         TokenSweep(
             f"{name}-token-sweep",
             service_name=service_name,
             identity=identity.value,
-            token_ids=[callers.id, scraper.id],
+            token_ids=[token.id for token in tokens.values()],
             opts=child,
         )
+        callers, scraper = (tokens[user, settings.token_generation] for user in ("client", "scraper"))
         app = App(
             name,
             service_name=service_name,
@@ -126,7 +138,12 @@ class InferenceEndpoint(pulumi.ComponentResource):
                 progress_deadline_seconds=settings.progress_deadline_seconds
             ),
             volumes=settings.volumes,
-            opts=pulumi.ResourceOptions(parent=self, protect=protect),
+            labels=settings.app_labels,
+            container_updates=settings.container_updates,
+            adopt=settings.adopt_app_id or None,
+            opts=pulumi.ResourceOptions(
+                parent=self, protect=protect, delete_before_replace=settings.delete_before_replace
+            ),
         )
         ready = Readiness(
             f"{name}-ready",

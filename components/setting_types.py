@@ -175,6 +175,11 @@ OptionalUrl = Annotated[
     str, _matching(r"(https?://\S+)?", "must be an address that begins with https:// or http://, or empty")
 ]
 """An HTTP address, or nothing."""
+OptionalAppId = Annotated[
+    str,
+    _matching(r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?", "must be the id of an app (a UUID), or empty"),
+]
+"""Id of an AI Deploy app, or nothing."""
 Duration = Annotated[str, AfterValidator(_duration)]
 """A Prometheus duration with one unit, such as `15s`."""
 Size = Annotated[str, AfterValidator(_size)]

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from components.ai_deploy.spec import Probe, Volume, environment_variables
+from components.ai_deploy.lifecycle import ContainerUpdates
+from components.ai_deploy.spec import Probe, Volume, environment_variables, user_labels
 from components.flavors import FLAVORS
 from components.setting_types import (
     AiRegion,
@@ -37,6 +38,7 @@ from components.setting_types import (
     MetricSelector,
     Network,
     NodePoolName,
+    OptionalAppId,
     OptionalUrl,
     Port,
     ServiceName,
@@ -108,6 +110,12 @@ class EndpointSettings(_Group):
     scaling_aggregation: Literal["AVERAGE", "MIN", "MAX", "SUM"]
     scale_up_stabilization_seconds: Window
     scale_down_stabilization_seconds: Window
+    container_updates: ContainerUpdates
+    delete_before_replace: bool
+    adopt_app_id: OptionalAppId
+    app_labels: Annotated[dict[str, str], AfterValidator(user_labels)]
+    token_generation: Annotated[int, Field(ge=1)]
+    keep_previous_tokens: bool
     ready_timeout_seconds: Annotated[int, Field(ge=60)]
 
 
@@ -155,7 +163,7 @@ class GeneralSettings(_Group):
 
     service_name: ServiceName
     environment: LabelValue
-    protect: bool
+    protect: list[Literal["app", "cluster", "address"]]
 
 
 @dataclass(frozen=True)

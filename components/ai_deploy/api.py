@@ -3,17 +3,18 @@
 Paths, bodies and answers are those of API v1, `/cloud/project/{serviceName}/ai`. Rights that the credentials
 need (IAM actions under `publicCloudProject:apiovh:`): `ai/app/get`, `create`, `edit`, `delete`, `start`,
 `stop`, `ai/app/scalingstrategy/edit`, `ai/app/label/edit`, `ai/app/log/get`, `ai/token/get`, `create`,
-`delete`.
+`delete`. With `ai/capabilities/quota/get` a refusal for want of quota also says how large it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.ai_deploy.client import OvhApiError, OvhClient
 from components.ai_deploy.plan import Call
+from components.ai_deploy.redact import redact
 
 RESTING = frozenset({"STOPPED", "FAILED", "ERROR"})
 """States of an app that has no replica and will not get one by itself; it can be started or deleted."""
@@ -28,7 +29,7 @@ class App:
     """An app as the API shows it."""
 
     id: str
-    spec: Mapping[str, Any]
+    spec: Mapping[str, Any] = field(repr=False)
     """`AppSpec` with what the platform filled in; environment values are in clear."""
     status: Mapping[str, Any]
 
@@ -49,14 +50,26 @@ class App:
         return self.status.get("monitoringUrl") or None
 
     @property
+    def entered(self) -> str:
+        """When the app came into its state, as the platform writes it; "" when it does not say."""
+        return str(self.status.get("lastTransitionDate") or "")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the app holds now, or has been promised while it starts."""
+        if self.state in RESTING | LEAVING | {"STOPPING"}:
+            return 0
+        scaling = self.spec.get("scalingStrategy") or {}
+        least = (scaling.get("fixed") or {}).get("replicas") or (scaling.get("automatic") or {}).get(
+            "replicasMin"
+        )
+        replicas = max(int(self.status.get("availableReplicas") or 0), int(least or 0))
+        return replicas * int((self.spec.get("resources") or {}).get("gpu") or 0)
+
+    @property
     def labels(self) -> Mapping[str, str]:
         """All labels, the platform's and our own too."""
         return self.spec.get("labels") or {}
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Values of the environment, to be kept out of texts."""
-        return tuple(str(item.get("value") or "") for item in self.spec.get("envVars") or ())
 
     @property
     def info(self) -> str:
@@ -68,22 +81,41 @@ class App:
 class AiDeploy:
     """AI Deploy in one Public Cloud project; each method is one call and raises OvhApiError.
 
-    `deadline` is a time on the client's clock after which a call is not repeated.
+    `secrets` are kept out of every error, and so are the environments of all apps that are met: the platform
+    may repeat in its answer to any call what it knows of an app. `deadline` is a time on the client's clock
+    after which a call is not repeated.
     """
 
-    def __init__(self, client: OvhClient, service_name: str) -> None:
+    def __init__(self, client: OvhClient, service_name: str, secrets: Iterable[str] = ()) -> None:
         self.client = client
         self._base = f"/cloud/project/{service_name}/ai"
+        self._secrets = set(secrets)
+
+    def redact(self, text: str) -> str:
+        """The text without the secrets that are known here."""
+        return redact(text, self._secrets)
 
     def apps(self, label: str, value: str) -> list[App]:
         """Apps of all regions that carry a label. The API's own filter is not relied on."""
-        answer = self._get("/app", {"labelSelector": f"{label}={value}"})
-        return [app for app in map(_app, answer) if app.labels.get(label) == value]
+        answer = self._list("/app", {"labelSelector": f"{label}={value}"})
+        return [app for app in map(self._app, answer) if app.labels.get(label) == value]
+
+    def all_apps(self) -> list[App]:
+        """Every app of the project, in all regions."""
+        return [self._app(answer) for answer in self._list("/app")]
+
+    def gpu_quota(self) -> int | None:
+        """How many GPUs the project may use at once; None when the answer does not say.
+
+        The key is in capitals in the published example of the native API, and not documented for this one.
+        """
+        resources = self._object("/capabilities/quota").get("resources") or {}
+        return next((int(count) for name, count in resources.items() if name.upper() == "GPU"), None)
 
     def find_app(self, app_id: str, deadline: float | None = None) -> App | None:
         """The app, None when it does not exist any more."""
         try:
-            app = _app(self._get(f"/app/{app_id}", deadline=deadline))
+            app = self._app(self._object(f"/app/{app_id}", deadline=deadline))
         except OvhApiError as error:
             if error.status == 404:
                 return None
@@ -92,21 +124,21 @@ class AiDeploy:
 
     def create_app(self, body: Mapping[str, Any]) -> App:
         """Creates an app; with `may_have_acted` in the error it may exist nevertheless."""
-        hide = [item["value"] for item in body.get("envVars") or ()]
-        return _app(self.client.request("POST", f"{self._base}/app", body, hide=hide))
+        self._learn(body)
+        return self._app(self._request("POST", "/app", body))
 
-    def change_app(self, app_id: str, call: Call) -> None:
+    def change_app(self, app_id: str, call: Call, deadline: float | None = None) -> None:
         """Makes one change of a plan."""
-        hide = [item["value"] for item in call.body.get("envVars") or () if item["value"]]
-        self.client.request("PUT", f"{self._base}/app/{app_id}{call.path}", call.body, hide=hide)
+        self._learn(call.body)
+        self._request("PUT", f"/app/{app_id}{call.path}", call.body, deadline=deadline)
 
     def start_app(self, app_id: str) -> None:
         """Starts a resting app; it keeps id and URL."""
-        self.client.request("PUT", f"{self._base}/app/{app_id}/start")
+        self._request("PUT", f"/app/{app_id}/start")
 
     def stop_app(self, app_id: str) -> None:
         """Stops an app; billing ends when it is stopped."""
-        self.client.request("PUT", f"{self._base}/app/{app_id}/stop")
+        self._request("PUT", f"/app/{app_id}/stop")
 
     def delete_app(self, app_id: str, *, force: bool = False) -> None:
         """Deletes an app; one that is gone is no error. `force` kills a running one."""
@@ -115,46 +147,80 @@ class AiDeploy:
 
     def log(self, app_id: str, deadline: float | None = None) -> list[str]:
         """The last lines that the app's containers wrote, oldest first."""
-        answer = self._get(f"/app/{app_id}/log", deadline=deadline) or {}
+        answer = self._object(f"/app/{app_id}/log", deadline=deadline)
         return [str(line.get("content", "")).rstrip("\n") for line in answer.get("logs") or ()]
 
     def tokens(self) -> list[Mapping[str, Any]]:
         """All tokens of the project; their values are not shown."""
-        return list(self._get("/token"))
+        return [_object("GET /token", token) for token in self._list("/token")]
 
     def find_token(self, token_id: str) -> Mapping[str, Any] | None:
         """A token without its value, None when it does not exist any more."""
         try:
-            answer: Mapping[str, Any] = self._get(f"/token/{token_id}")
+            return self._object(f"/token/{token_id}")
         except OvhApiError as error:
             if error.status == 404:
                 return None
             raise
-        return answer
 
     def create_token(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Creates a token; the answer is the only one that shows its value (`status.value`)."""
-        answer: Mapping[str, Any] = self.client.request("POST", f"{self._base}/token", body)
-        return answer
+        return _object("POST /token", self._request("POST", "/token", body))
 
     def delete_token(self, token_id: str) -> None:
         """Revokes a token; one that is gone is no error."""
         self._delete(f"/token/{token_id}")
 
-    def _get(self, path: str, params: Mapping[str, str] | None = None, deadline: float | None = None) -> Any:
-        return self.client.request("GET", self._base + path, params=params, deadline=deadline)
+    def _object(
+        self, path: str, params: Mapping[str, str] | None = None, deadline: float | None = None
+    ) -> Mapping[str, Any]:
+        return _object(f"GET {path}", self._request("GET", path, params=params, deadline=deadline))
+
+    def _list(self, path: str, params: Mapping[str, str] | None = None) -> list[Any]:
+        answer = self._request("GET", path, params=params)
+        if not isinstance(answer, list):
+            raise _unexpected(f"GET {path}", "a list", answer)
+        return answer
 
     def _delete(self, path: str, params: Mapping[str, str] | None = None) -> None:
         try:
-            self.client.request("DELETE", self._base + path, params=params)
+            self._request("DELETE", path, params=params)
         except OvhApiError as error:
             if error.status != 404:
                 raise
 
-
-def _app(answer: Any) -> App:
-    if not isinstance(answer, dict) or "id" not in answer:
-        raise OvhApiError(
-            "AI Deploy", f"an app was expected, the answer is {type(answer).__name__}", may_have_acted=True
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        deadline: float | None = None,
+    ) -> Any:
+        return self.client.request(
+            method, self._base + path, body, params=params, hide=self._secrets, deadline=deadline
         )
-    return App(str(answer["id"]), answer.get("spec") or {}, answer.get("status") or {})
+
+    def _app(self, answer: Any) -> App:
+        if not isinstance(answer, dict) or "id" not in answer:
+            raise _unexpected("AI Deploy", "an app", answer)
+        app = App(str(answer["id"]), answer.get("spec") or {}, answer.get("status") or {})
+        self._learn(app.spec)
+        return app
+
+    def _learn(self, spec: Mapping[str, Any]) -> None:
+        """Keeps the values of an environment out of errors from now on."""
+        self._secrets.update(str(item["value"]) for item in spec.get("envVars") or () if item.get("value"))
+
+
+def _object(request: str, answer: Any) -> Mapping[str, Any]:
+    if not isinstance(answer, dict):
+        raise _unexpected(request, "an object", answer)
+    return answer
+
+
+def _unexpected(request: str, wanted: str, answer: Any) -> OvhApiError:
+    return OvhApiError(
+        request, f"{wanted} was expected, the answer is {type(answer).__name__}", may_have_acted=True
+    )

@@ -58,19 +58,27 @@ class OvhApiError(Exception):
         query_id: str = "",
         missing_rights: Collection[str] = (),
         may_have_acted: bool = False,
+        timed_out: bool = False,
     ) -> None:
         self.status = status
         """HTTP status; None when no answer came."""
         self.error_class = error_class
-        """The API's name of the error, such as `Client::NotFound`; "" when it gave none."""
+        """The API's name of the error, such as `INVALID_CREDENTIAL` or `Client::NotFound`; "" without one."""
         self.query_id = query_id
         """Header `X-Ovh-QueryID`."""
         self.missing_rights = tuple(missing_rights)
         """IAM actions that the credentials lack, such as `publicCloudProject:apiovh:ai/app/create`."""
         self.may_have_acted = may_have_acted
         """Whether the platform may have done what was asked, although it did not say so."""
+        self.timed_out = timed_out
+        """Whether no answer came in time: the platform may yet do what was asked."""
         head = " ".join(filter(None, (f"HTTP {status}" if status else "no answer", error_class)))
-        remedy = _remedy(request, f"{error_class} {message}", missing_rights)
+        answer = f"{error_class} {message}".lower()
+        self.about_quota = "quota" in answer
+        """Whether it speaks of a quota; which class such a refusal has is not documented."""
+        self.out_of_time = "query_time_out" in answer or "query out of time" in answer
+        """Whether the signature was refused for its time; nothing was done then."""
+        remedy = _remedy(request, answer, missing_rights)
         super().__init__(
             f"{request}: {head}: {message.rstrip('.')}."
             + (f" (query id {query_id})" if query_id else "")
@@ -82,13 +90,14 @@ def _remedy(request: str, answer: str, missing_rights: Collection[str]) -> str:
     """What to do about an error, "" when there is nothing better than the message itself."""
     if missing_rights:
         return f"Give the credentials these rights (IAM): {', '.join(missing_rights)}."
-    answer = answer.lower()
     if "not_granted_call" in answer or "not been granted" in answer:
         return f"The consumer key does not allow {request}: make one with this right."
     if re.search(r"invalid_?credential|not_?credential|invalid_?key|invalid_?auth_?token|expired", answer):
         return "The credentials are wrong, expired or not yet validated: make new ones and set them again."
     if "signature" in answer:
         return "The application secret or the consumer key is wrong, or belongs to another endpoint."
+    if "query out of time" in answer or "query_time_out" in answer:
+        return "The clock of this machine runs wrong, or jumped: set it, and run the same command again."
     if "quota" in answer:
         return (
             "The project's quota of AI resources is reached (4 GPUs at once by default): delete what is not "
@@ -166,8 +175,10 @@ class OvhClient:
         try:
             return self._send(name, lambda: build(fresh=False), repeatable, hide, deadline)
         except OvhApiError as error:
-            # A cached OAuth2 token may have been revoked: one more try with a new one.
-            if error.status != 401 or not isinstance(self.credentials.auth, ServiceAccount):
+            # What proves who we are is kept for a while: a token may have been revoked since, and our clock
+            # been set. One more try with a new one; nothing was done.
+            revoked = error.status == 401 and isinstance(self.credentials.auth, ServiceAccount)
+            if not (revoked or error.out_of_time):
                 raise
             return self._send(name, lambda: build(fresh=True), repeatable, hide, deadline)
 
@@ -198,6 +209,7 @@ class OvhClient:
                     name,
                     redact(f"{type(error).__name__} {error}", hidden),
                     may_have_acted=not never_sent,
+                    timed_out=isinstance(error, httpx.TimeoutException) and not never_sent,
                 )
                 again = repeatable or never_sent
             else:
@@ -219,7 +231,7 @@ class OvhClient:
         """Headers that prove who sends `request`."""
         match self.credentials.auth:
             case ApplicationKey() as keys:
-                timestamp = str(int(time.time()) + self._offset(deadline))
+                timestamp = str(int(time.time()) + self._offset(fresh, deadline))
                 return {
                     "X-Ovh-Application": keys.application_key,
                     "X-Ovh-Consumer": keys.consumer_key,
@@ -231,10 +243,10 @@ class OvhClient:
             case AccessToken(token):
                 return {"Authorization": f"Bearer {token}"}
 
-    def _offset(self, deadline: float | None) -> int:
+    def _offset(self, fresh: bool, deadline: float | None) -> int:
         """Seconds that the API's clock is ahead of ours, asked once: a wrong clock makes wrong signatures."""
         with self._lock:
-            if self._clock_offset is None:
+            if fresh or self._clock_offset is None:
                 url = self.credentials.url + "/auth/time"
                 now = self._send(
                     "GET /auth/time",
@@ -243,7 +255,9 @@ class OvhClient:
                     (),
                     deadline,
                 )
-                self._clock_offset = int(now) - int(time.time())
+                if not isinstance(now, int):
+                    raise OvhApiError("GET /auth/time", f"a time was expected, the answer is {now!r:.80}")
+                self._clock_offset = now - int(time.time())
             return self._clock_offset
 
     def _access_token(self, account: ServiceAccount, fresh: bool, deadline: float | None) -> str:
@@ -298,7 +312,7 @@ def _decode(name: str, response: httpx.Response, hidden: Collection[str]) -> Any
         name,
         redact(str(message), hidden),
         status=status,
-        error_class=str(answer.get("class") or answer.get("errorCode") or answer.get("error") or ""),
+        error_class=str(answer.get("errorCode") or answer.get("class") or answer.get("error") or ""),
         query_id=query_id,
         missing_rights=_missing_rights(answer.get("details")),
         may_have_acted=acted,

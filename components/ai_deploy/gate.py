@@ -17,8 +17,7 @@ import httpx
 
 from components.ai_deploy.api import LEAVING, RESTING, AiDeploy, App
 from components.ai_deploy.client import OvhApiError
-from components.ai_deploy.lifecycle import DeployError, Say, confirm
-from components.ai_deploy.redact import redact
+from components.ai_deploy.lifecycle import DeployError, Owner, Say, confirm, mark_ready, remove_leftovers
 from components.ai_deploy.waiting import duration
 
 PROGRESS_SECONDS = 30.0
@@ -52,45 +51,60 @@ class _NeverError(Exception):
 
 
 def wait_until_ready(
-    api: AiDeploy, app_id: str, *, model: str, token: str, timeout: float, resource: str, say: Say
+    api: AiDeploy,
+    app_id: str,
+    owner: Owner,
+    *,
+    model: str,
+    token: str,
+    timeout: float,
+    resource: str,
+    say: Say,
 ) -> Ready:
-    """Confirms the app, then waits until it serves `model`; at most `timeout` seconds.
+    """Confirms the app as one of `owner`, then waits until it serves `model`; at most `timeout` seconds.
 
-    `token` is the AI token to call it with, `resource` names it in messages. Raises DeployError with state,
-    the platform's words, the last log lines and what to do; the app is kept in any case.
+    `token` is the AI token to call it with, `resource` names the gate in messages. Raises DeployError with
+    state, the platform's words, the last log lines and what to do; the app is kept in any case.
     """
     clock = api.client.clock
-    app = api.find_app(app_id)
-    if app is None:
-        raise DeployError(f"app {app_id} does not exist any more: `pulumi refresh`, then `pulumi up`.")
-    confirm(api, app)
-    said = None
-    with httpx.Client(timeout=_CALL_SECONDS, headers={"Authorization": f"Bearer {token}"}) as http:
+    end = clock.now() + timeout
+    app = said = None
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}) as http:
         for elapsed in clock.polls(timeout):
+            deadline = min(clock.now() + PROGRESS_SECONDS, end)
+            http.timeout = httpx.Timeout(min(_CALL_SECONDS, max(1.0, end - clock.now())))
             try:
-                app = api.find_app(app_id, deadline=clock.now() + PROGRESS_SECONDS)
-                return _look(app, http, model)
+                app = api.find_app(app_id, deadline)
+                if app is None or app.state in LEAVING:
+                    raise _NeverError("it was deleted")
+                # The first act: what state holds shall not be taken for a leftover.
+                confirm(api, app, owner, deadline)
+                ready = _look(app, http, model)
+                mark_ready(api, app, deadline)
+                # One whose creation was under way when its engine was killed may have come late.
+                remove_leftovers(api, owner.identity, say, resource=owner.resource, keep=app_id)
+                return ready
             except OvhApiError as error:
                 if error.status is not None and error.status < 500 and error.status != 429:
                     raise
-                missing = str(error)
+                missing = api.redact(str(error))
             except _NotYetError as error:
-                missing = redact(str(error), [token])
+                missing = api.redact(str(error))
             except _NeverError as error:
-                raise DeployError(_failure(api, app_id, app, redact(str(error), [token]), [token])) from error
+                raise DeployError(_failure(api, app_id, app, str(error))) from error
             state = app.state if app else ""
             news = (state, elapsed // PROGRESS_SECONDS)
             if news != said:
                 said = news
-                say(f"{resource}: {state} after {duration(elapsed)}, {missing}{_last_words(api, app, token)}")
+                left = duration(max(0.0, timeout - elapsed))
+                words = _last_words(api, app)
+                say(f"{resource}: {state} after {duration(elapsed)} (gives up in {left}), {missing}{words}")
     reason = f"gave up after {duration(timeout)}: {missing}"
-    raise DeployError(_failure(api, app_id, app, reason, [token]))
+    raise DeployError(_failure(api, app_id, app, reason))
 
 
-def _look(app: App | None, http: httpx.Client, model: str) -> Ready:
+def _look(app: App, http: httpx.Client, model: str) -> Ready:
     """One look at the app; raises _NotYetError or _NeverError."""
-    if app is None or app.state in LEAVING:
-        raise _NeverError("it was deleted")
     if app.state in RESTING:
         raise _NeverError(f"it is {app.state} and will not start by itself")
     if app.state not in _CALLABLE_STATES:
@@ -139,24 +153,23 @@ def _call(http: httpx.Client, method: str, url: str, body: dict[str, Any] | None
     raise _NotYetError(text)
 
 
-def _failure(api: AiDeploy, app_id: str, app: App | None, reason: str, secrets: list[str]) -> str:
+def _failure(api: AiDeploy, app_id: str, app: App | None, reason: str) -> str:
     state = app.state if app else "gone"
-    hidden = [*secrets, *(app.secrets if app else ())]
     lines = [
         f"app {app_id} is not ready: {reason}.",
         f"State: {state}" + (f" ({app.info})" if app and app.info else ""),
     ]
     if app is not None:
         lines += ["Last lines of its log:", *(f"  {line}" for line in _log(api, app_id))]
-    return redact("\n".join([*lines, _remedy(state)]), hidden)
+    return api.redact("\n".join([*lines, _remedy(state)]))
 
 
-def _last_words(api: AiDeploy, app: App | None, token: str) -> str:
+def _last_words(api: AiDeploy, app: App | None) -> str:
     """The last line of the app's log, by which a user can follow a download."""
     if app is None:
         return ""
     lines = _log(api, app.id)[-1:]
-    return redact("".join(f"; log: {line}" for line in lines), [token, *app.secrets])
+    return api.redact("".join(f"; log: {line}" for line in lines))
 
 
 def _log(api: AiDeploy, app_id: str) -> list[str]:
@@ -171,6 +184,11 @@ def _remedy(state: str) -> str:
     match state:
         case "gone" | "DELETING" | "DELETED":
             return "`pulumi refresh`, then `pulumi up` makes a new one."
+        case "QUEUED":
+            return (
+                "It waits for a GPU and bills nothing: the quota may be used up, or no GPU of this flavor be "
+                "free in the region. `pulumi up` waits on; another region or flavor may be quicker."
+            )
         case "STOPPED":
             return "Somebody stopped it: `pulumi refresh`, then `pulumi up` starts it again."
         case "FAILED":

@@ -7,13 +7,16 @@ old settings may come from a refresh and need not be valid. Which call changes w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.ai_deploy.spec import (
     LABEL_CONFIRMED,
     LABEL_NONCE,
+    LABEL_READY,
+    MANAGED_LABELS,
     PLATFORM_LABEL_PREFIX,
     AppSpec,
     AutomaticScaling,
@@ -40,6 +43,12 @@ _UPDATE = {
     "deployment_strategy": "deploymentStrategy",
 }
 """Field of an app to the name it has in `UpdateInput`, where the image is called `url`."""
+
+_PASSING_LABELS = (LABEL_NONCE, LABEL_CONFIRMED, LABEL_READY)
+"""Labels that only create and the readiness gate write."""
+
+_RESOURCES = ("flavor", "gpu", "cpu")
+"""Fields that say what a replica runs on, the same in `UpdateInput`."""
 
 _RESTARTING = (
     "image",
@@ -68,7 +77,8 @@ class Call:
     """One request of an update: `PUT /app/{id}` + `path`, with a JSON body."""
 
     path: str
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] = field(repr=False)
+    """May hold secrets of the environment."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +104,6 @@ def plan(old: Settings, new: Settings) -> Plan:
     return Plan(changed, replaced, () if replaced else tuple(_calls(old, new, changed)))
 
 
-def restarts(old: Settings, new: Settings) -> bool:
-    """Whether a change from `old` to `new` gives the replicas new containers, to be waited for again."""
-    return bool(_changed(old, new, _RESTARTING))
-
-
 def observed(wanted: Settings, live: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a living app, read from the `spec` of its answer, in the form of `AppSpec.settings`.
 
@@ -118,7 +123,7 @@ def observed(wanted: Settings, live: Mapping[str, Any]) -> dict[str, Any]:
         "labels": {
             name: value
             for name, value in (live.get("labels") or {}).items()
-            if not name.startswith(PLATFORM_LABEL_PREFIX) and name not in (LABEL_NONCE, LABEL_CONFIRMED)
+            if not name.startswith(PLATFORM_LABEL_PREFIX) and name not in _PASSING_LABELS
         },
         "default_http_port": live.get("defaultHttpPort") or wanted.get("default_http_port"),
         "grpc_port": live.get("grpcPort") if wanted.get("grpc_port") else None,
@@ -127,6 +132,88 @@ def observed(wanted: Settings, live: Mapping[str, Any]) -> dict[str, Any]:
         "deployment_strategy": _part(wanted.get("deployment_strategy"), live.get("deploymentStrategy") or {}),
         "scaling_strategy": _scaling(wanted.get("scaling_strategy") or {}, live.get("scalingStrategy") or {}),
     }
+
+
+def restarting(old: Settings, new: Settings) -> tuple[str, ...]:
+    """Changed fields that give the replicas new containers."""
+    return _changed(old, new, _RESTARTING)
+
+
+def lacking(wanted: Settings, live: Mapping[str, Any]) -> tuple[str, ...]:
+    """Fields of `wanted` that the `spec` of a living app does not show."""
+    return _changed(observed(wanted, live), wanted, AppSpec.model_fields)
+
+
+def described(old: Settings, new: Settings) -> str:
+    """The changed fields that give the replicas new containers, in words; variables by name, no values.
+
+    The engine shows no difference between two secrets, so this is where a user sees which variables change.
+    """
+    words: list[str] = []
+    for name in restarting(old, new):
+        before, after = old.get(name) or {}, new.get(name) or {}
+        # A map that is not known yet is a text.
+        known = name == "env" and isinstance(before, Mapping) and isinstance(after, Mapping)
+        words += [f"env.{variable}" for variable, _ in _patch(before, after)] if known else [name]
+    return ", ".join(words)
+
+
+def differences(wanted: Settings, live: Mapping[str, Any]) -> list[str]:
+    """What the `spec` of a living app has otherwise than `wanted`: lines `field: live → wanted`.
+
+    All fields count, also those that no call changes; values of the environment, which may be secrets, are
+    not shown, and what the platform fills in or the autoscaler moves is no difference.
+    """
+    has = {
+        **observed(wanted, live),
+        "name": live.get("name"),
+        "region": live.get("region"),
+        "volumes": [_volume(volume) for volume in live.get("volumes") or ()],
+        "unsecure_http": bool(live.get("unsecureHttp")),
+        "partner_id": live.get("partnerId"),
+        "grpc_port": live.get("grpcPort"),
+    }
+    for probe, name in (("readiness_probe", "probe"), ("liveness_probe", "livenessProbe")):
+        has[probe] = has[probe] if wanted.get(probe) else live.get(name)
+    has["labels"] = {name: value for name, value in has["labels"].items() if name not in MANAGED_LABELS}
+    before, after = dict(_leaves("", has)), dict(_leaves("", wanted))
+    return [
+        f"{path}: {_shown(path, before.get(path))} → {_shown(path, after.get(path))}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _volume(live: Mapping[str, Any]) -> dict[str, Any]:
+    source = live.get("volumeSource") or {
+        # Deprecated, but answers may still have them here.
+        key: live.get(key)
+        for key in ("standalone", "dataStore", "publicGit", "publicSwift")
+    }
+    known = {key: live[key] for key in ("mountPath", "permission", "cache") if live.get(key) is not None}
+    given = {key: value for key, value in source.items() if value is not None}
+    return {
+        "cache": False,
+        **known,
+        "volumeSource": {
+            key: {name: item for name, item in value.items() if item is not None}
+            for key, value in given.items()
+        },
+    }
+
+
+def _leaves(path: str, value: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(f"{path}.{key}" if path else key, item)
+    elif value is not None:
+        yield path, value
+
+
+def _shown(path: str, value: Any) -> str:
+    if value is None:
+        return "(none)"
+    return "(hidden)" if path.startswith("env.") else json.dumps(value, ensure_ascii=False)
 
 
 def _changed(old: Settings, new: Settings, fields: Iterable[str]) -> tuple[str, ...]:
@@ -139,7 +226,10 @@ def _only_anew(field: str, old: Any, new: Any) -> bool:
 
 
 def _calls(old: Settings, new: Settings, changed: tuple[str, ...]) -> Iterable[Call]:
-    update = {_UPDATE[field]: new[field] for field in changed if field in _UPDATE}
+    update = {_UPDATE[name]: new[name] for name in changed if name in _UPDATE}
+    if update.keys() & _RESOURCES:
+        # What a flavor alone would make of the count is not documented: both always go together.
+        update |= {name: new[name] for name in _RESOURCES if new.get(name) is not None}
     if "env" in changed:
         # A patch: what is not named stays, null takes a variable away.
         update["envVars"] = [

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, get_args
 
 from pulumi.dynamic import (
     CheckFailure,
@@ -25,18 +25,18 @@ from pulumi.dynamic import (
     ResourceProvider,
     UpdateResult,
 )
-from pulumi.runtime.rpc import UNKNOWN
+from pulumi.runtime.rpc import UNKNOWN, wrap_rpc_secret
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from components.ai_deploy import gate, lifecycle, tokens
+from components.ai_deploy import adoption, gate, lifecycle, tokens
 from components.ai_deploy.api import LEAVING, RESTING, AiDeploy, App
 from components.ai_deploy.client import OvhApiError, OvhClient
 from components.ai_deploy.credentials import CredentialsError, find_credentials
 from components.ai_deploy.engine import ENGINE, Engine, EngineGoneError
-from components.ai_deploy.lifecycle import DeployError, Owner
-from components.ai_deploy.plan import observed, plan, restarts
-from components.ai_deploy.spec import LABEL_IDENTITY, LABEL_RESOURCE, MANAGED_LABELS, AppSpec
+from components.ai_deploy.lifecycle import ContainerUpdates, DeployError, Owner
+from components.ai_deploy.plan import described, observed, plan, restarting
+from components.ai_deploy.spec import LABEL_IDENTITY, LABEL_RESOURCE, AppSpec
 from components.ai_deploy.waiting import WALL_CLOCK, Clock
 from components.unknowns import is_unknown
 
@@ -60,21 +60,6 @@ _CONFIGURATION: Final = tuple(
 )
 
 
-class IdentityProvider(ResourceProvider):
-    """A random id of the deployment, made once and kept in state; no call is made."""
-
-    serialize_as_secret_always = False
-
-    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
-        """Never changes."""
-        return DiffResult(changes=False)
-
-    def create(self, props: Props) -> CreateResult:
-        """16 hexadecimal digits, as id and as output `value`."""
-        value = secrets.token_hex(8)
-        return CreateResult(value, {"value": value})
-
-
 class _CloudProvider(ResourceProvider):
     """A provider that talks to OVHcloud with the credentials of the stack."""
 
@@ -91,8 +76,15 @@ class _CloudProvider(ResourceProvider):
     def _client(self) -> OvhClient:
         return OvhClient(find_credentials(self._configuration), self.clock, before_change=self.engine.require)
 
-    def _api(self, props: Props) -> AiDeploy:
-        return AiDeploy(self._client, props["service_name"])
+    def _api(self, props: Props, olds: Props | None = None) -> AiDeploy:
+        secrets = [text for known in (props, olds or {}) for text in _secrets(known)]
+        return AiDeploy(self._client, props["service_name"], secrets)
+
+
+def _secrets(props: Props) -> list[str]:
+    """Environment and token of a resource."""
+    values = [*(props.get("env") or {}).values(), props.get("token"), props.get("value")]
+    return [value for value in values if isinstance(value, str)]
 
 
 def _explained(method: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -108,13 +100,42 @@ def _explained(method: Callable[_P, _T]) -> Callable[_P, _T]:
     return wrapper
 
 
+class IdentityProvider(_CloudProvider):
+    """A random id of the deployment, made once and kept in state.
+
+    Everything that carries it is made after it and deleted before it. What is there when it is deleted was
+    left behind by a crash, and no state knows of it.
+    """
+
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        """Another project is another deployment."""
+        changed = _changed(_olds, _news, "service_name")
+        return DiffResult(changes=bool(changed), replaces=changed)
+
+    def create(self, props: Props) -> CreateResult:
+        """16 hexadecimal digits, as id and as output `value`; no call is made."""
+        value = secrets.token_hex(8)
+        return CreateResult(value, {**props, "value": value})
+
+    @_explained
+    def delete(self, _id: str, _props: Props) -> None:
+        """Deletes apps that were never confirmed, and tokens, of this deployment."""
+        api = self._api(_props)
+        lifecycle.remove_leftovers(api, _props["value"], self.engine.say)
+        tokens.sweep(api, _props["value"], (), self.engine.say)
+
+
 class AppProvider(_CloudProvider):
     """Apps: accepted on create, changed in place where the platform can, deleted for good.
 
-    Inputs: `service_name`, `identity`, `resource`, the fields of `AppSpec`, and `starts`, which `check`
-    counts: how often the containers were made anew by a change or started after they were found at rest. The
-    readiness gate runs when it goes up. A hash of the settings would not do: it is as before when a change
-    that failed is taken back or drift is put right, and secrets can be guessed from it.
+    Inputs: `service_name`, `identity`, `resource`, the fields of `AppSpec`, and
+
+    - `container_updates`: how changes get to running containers; not itself a change of the app.
+    - `adopt`: id of an app to take over instead of making one; without meaning once the app is another one.
+    - `starts`, which `check` counts: how often the containers were made anew by a change, or started after
+      they were found at rest. The readiness gate runs when it goes up. A hash of the settings would not do:
+      it is as before when a change that failed is taken back or drift is put right, and secrets can be
+      guessed from it.
     """
 
     def check(self, _olds: Props, news: Props) -> CheckResult:
@@ -128,22 +149,40 @@ class AppProvider(_CloudProvider):
             return CheckResult(news, [_failure(detail) for detail in error.errors()])
         inputs = {**news, **settings}
         inputs["starts"] = _starts(_olds, inputs)
-        managed = MANAGED_LABELS.intersection(known.get("labels") or {})
-        return CheckResult(
-            inputs, [CheckFailure("labels", f"{name} is written by this resource itself") for name in managed]
-        )
+        failures = []
+        if news["container_updates"] not in (*get_args(ContainerUpdates), UNKNOWN):
+            failures.append(CheckFailure("container_updates", f"is one of {get_args(ContainerUpdates)}"))
+        if news.get("adopt") and not _olds and not is_unknown(news):
+            failures += self._obstacles(inputs)
+        return CheckResult(inputs, failures)
+
+    @_explained
+    def _obstacles(self, inputs: Props) -> list[CheckFailure]:
+        found = adoption.obstacles(self._api(inputs), inputs["adopt"], _spec(inputs), _owner(inputs))
+        return [CheckFailure("adopt", f"app {inputs['adopt']}: {obstacle}") for obstacle in found]
 
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
         """Changed settings, and which of them replace the app."""
         difference = plan(_owned(_olds), _owned(_news))
         replaces = [*difference.replaced, *_changed(_olds, _news, "service_name")]
-        changes = bool(difference.changed or _changed(_olds, _news, "starts", "state", "service_name"))
+        if _news.get("adopt") not in (None, _id, _olds.get("adopt")):
+            replaces.append("adopt")
+        again = bool(_changed(_olds, _news, "starts"))
+        if again and not replaces:
+            self.engine.say(_announcement(_olds, _news))
+        changes = bool(difference.changed or replaces or again or _changed(_olds, _news, "state"))
         return DiffResult(changes=changes, replaces=replaces)
 
     @_explained
     def create(self, props: Props) -> CreateResult:
-        """Makes the app; returns when it is accepted, or a little later with its URL."""
-        app = lifecycle.create(self._api(props), _spec(props), _owner(props), self.engine.say)
+        """Makes the app, or takes one over; returns when it is accepted, or a little later with its URL."""
+        api, spec, owner = self._api(props), _spec(props), _owner(props)
+        if props.get("adopt"):
+            taken = adoption.take_over(api, props["adopt"], spec, owner, self.engine.say)
+            if taken is not None:
+                app, nonce = taken
+                return CreateResult(app.id, {**props, **_outputs(app), "adopted_nonce": nonce})
+        app = lifecycle.create(api, spec, owner, self.engine.say)
         return CreateResult(app.id, {**props, **_outputs(app)})
 
     @_explained
@@ -158,27 +197,40 @@ class AppProvider(_CloudProvider):
             "identity": labels.pop(LABEL_IDENTITY, ""),
             "resource": labels.pop(LABEL_RESOURCE, ""),
         }
-        inputs = {**props, **seen, "labels": labels, **owner}
+        # The engine marks as secret only what it knows already, not a variable that was set by hand.
+        env = {name: wrap_rpc_secret(value) for name, value in seen.pop("env").items()}
+        inputs = {**props, **seen, "env": env, "labels": labels, **owner}
         for name in ("state", *_OUTPUTS):
             inputs.pop(name, None)
         if app.state in RESTING:
             # No program sets it: the next diff shows that it has to go, and `check` counts a start.
             inputs["state"] = app.state
-        return ReadResult(id_, {**inputs, **_outputs(app)}, inputs)
+        return ReadResult(id_, {**inputs, **_outputs(app), **_adoption(props)}, inputs)
 
     @_explained
     def update(self, _id: str, _olds: Props, _news: Props) -> UpdateResult:
         """Makes the changes in place, and starts an app that rests when its containers have to come anew."""
         spec = _spec(_news)
-        difference = plan(_owned(_olds), _owned({**_news, **spec.settings()}))
-        start = bool(_changed(_olds, _news, "starts"))
-        app = lifecycle.change(self._api(_news), _id, difference, start=start)
-        return UpdateResult({**_news, **_outputs(app)})
+        wanted = _owned({**_news, **spec.settings()})
+        app = lifecycle.change(
+            self._api(_news, _olds),
+            _id,
+            plan(_owned(_olds), wanted),
+            wanted,
+            _news["container_updates"] if _changed(_olds, _news, "starts") else None,
+            _news["resource"],
+            self.engine.say,
+        )
+        return UpdateResult({**_news, **_outputs(app), **_adoption(_olds)})
 
     @_explained
     def delete(self, _id: str, _props: Props) -> None:
         """Stops the app, deletes it and waits until it is gone."""
-        lifecycle.remove(self._api(_props), _id)
+        api, nonce = self._api(_props), _adoption(_props).get("adopted_nonce")
+        if nonce is not None and adoption.is_anew(api, _id, nonce):
+            self.engine.say(f"app {_id} is kept: it has been taken over anew")
+        else:
+            lifecycle.retire(api, _id, _owner(_props))
 
 
 _STAND_INS: Final = {
@@ -217,17 +269,37 @@ def _owned(props: Props) -> Props:
     return {**_settings(props), "labels": {**(props.get("labels") or {}), **labels}}
 
 
-_OUTPUTS: Final = ("url", "monitoring_url")
+_OUTPUTS: Final = ("url", "monitoring_url", "adopted_nonce")
 
 
 def _outputs(app: App) -> Props:
     return {"url": app.url, "monitoring_url": app.monitoring_url}
 
 
+def _adoption(props: Props) -> Props:
+    """By what a take-over of the app is told from a later one, if it was taken over."""
+    return {key: props[key] for key in ("adopted_nonce",) if key in props}
+
+
+def _announcement(olds: Props, news: Props) -> str:
+    """What a change does to the running containers, for who looks at a preview."""
+    resource, changed = news["resource"], described(_settings(olds), _settings(news))
+    gate = "the update waits until it is ready again"
+    if "state" in olds:
+        what = f" {changed} changed, and" if changed else ""
+        return f"{resource}:{what} the app is {olds['state']} and will be started; {gate}."
+    if news["container_updates"] == "restart":
+        return f"{resource}: {changed} changed, so the app is stopped and started: down until then; {gate}."
+    return (
+        f"{resource}: {changed} changed, the platform rolls new containers out while the old ones serve, "
+        f"which takes the GPUs of one more replica; {gate}."
+    )
+
+
 def _starts(old: Props, new: Props) -> int | str:
     if not old:
         return 0
-    if not restarts(old, new) and "state" not in old:
+    if not restarting(old, new) and "state" not in old:
         return int(old["starts"])
     # A value that is not known yet may turn out to be the old one.
     return UNKNOWN if is_unknown(_settings(new)) else int(old["starts"]) + 1
@@ -240,15 +312,16 @@ def _changed(olds: Props, news: Props, *keys: str) -> list[str]:
 class ReadinessProvider(_CloudProvider):
     """The readiness gate: may fail without losing the app, since it is a resource of its own.
 
-    Runs when the app is another one, or its containers were started anew; not for scaling and labels.
-    Changes in place, so that a failure leaves the outputs, and all who follow them, at the app that serves.
+    Runs when the app is another one, or its containers were started anew; not for scaling and labels. A first
+    run that does not get through fails. A later one keeps its outputs, at which callers and Prometheus find
+    the app that serves, and says in the output `failure` why, for `Verdict` to fail with: what a resource
+    that fails has put out is lost to the rest of the program.
     """
 
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
         """Whether to run again."""
-        return DiffResult(
-            changes=bool(_changed(_olds, _news, "service_name", "app_id", "starts", "model")), replaces=[]
-        )
+        changed = _changed(_olds, _news, "service_name", "app_id", "starts", "model")
+        return DiffResult(changes=bool(changed or _olds["failure"]), replaces=[])
 
     @_explained
     def create(self, props: Props) -> CreateResult:
@@ -257,20 +330,51 @@ class ReadinessProvider(_CloudProvider):
 
     @_explained
     def update(self, _id: str, _olds: Props, _news: Props) -> UpdateResult:
-        """Confirms the app and waits until it serves the model."""
-        return UpdateResult(self._pass(_news))
+        """Confirms the app and waits until it serves the model; if it does not, the outputs stay."""
+        try:
+            return UpdateResult(self._pass(_news))
+        except (OvhApiError, CredentialsError, DeployError) as error:
+            return UpdateResult({**_olds, "failure": str(error)})
 
     def _pass(self, props: Props) -> Props:
         ready = gate.wait_until_ready(
             self._api(props),
             props["app_id"],
+            Owner(props["identity"], props["app_resource"]),
             model=props["model"],
             token=props["token"],
             timeout=props["timeout_seconds"],
             resource=props["resource"],
             say=self.engine.say,
         )
-        return {**{key: value for key, value in props.items() if key != "token"}, "url": ready.url}
+        known = {key: value for key, value in props.items() if key != "token"}
+        return {**known, "url": ready.url, "failure": ""}
+
+
+class VerdictProvider(ResourceProvider):
+    """Fails when a readiness gate did not get through."""
+
+    serialize_as_secret_always = False
+
+    def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
+        """Whether there is news; what a preview does not know yet is none."""
+        changed = _changed(_olds, _news, "failure") and not is_unknown(_news)
+        return DiffResult(changes=bool(changed), replaces=[])
+
+    @_explained
+    def create(self, props: Props) -> CreateResult:
+        """Fails, or does nothing."""
+        return CreateResult("verdict", self._judge(props))
+
+    @_explained
+    def update(self, _id: str, _olds: Props, _news: Props) -> UpdateResult:
+        """Fails, or does nothing."""
+        return UpdateResult(self._judge(_news))
+
+    def _judge(self, props: Props) -> Props:
+        if props["failure"]:
+            raise DeployError(props["failure"])
+        return props
 
 
 class TokenProvider(_CloudProvider):
@@ -321,11 +425,6 @@ class TokenSweepProvider(_CloudProvider):
         """Sweeps; tokens of before stay until the engine deletes them, after all who use them have moved."""
         self._sweep(_news, [*_olds["token_ids"], *_news["token_ids"]])
         return UpdateResult(_news)
-
-    @_explained
-    def delete(self, _id: str, _props: Props) -> None:
-        """Sweeps a last time; the tokens in state are the engine's to delete."""
-        self._sweep(_props, _props["token_ids"])
 
     def _sweep(self, props: Props, keep: list[str]) -> None:
         tokens.sweep(self._api(props), props["identity"], keep, self.engine.say)

@@ -1,13 +1,12 @@
 """Pulumi resources of AI Deploy, made to be used in this order.
 
-    identity = Identity("endpoint")
+    identity = Identity("endpoint", service_name=project)
     token = Token("callers", service_name=project, identity=identity.value, region="GRA")
     sweep = TokenSweep("tokens", service_name=project, identity=identity.value, token_ids=[token.id])
     app = App("vllm", service_name=project, identity=identity.value, name="vllm", region="GRA", …)
     ready = Readiness("vllm", app=app, token=token.value, model="mistralai/…")
 
-Follow `ready.url`, not `app.url`: it moves to a new app only when that one serves, and a preview of a change
-in place knows it.
+Follow `ready.url`, not `app.url`: it moves to a new app only when that one serves.
 """
 
 from __future__ import annotations
@@ -19,12 +18,14 @@ from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import Resource
 from pydantic import BaseModel
 
+from components.ai_deploy.lifecycle import ContainerUpdates
 from components.ai_deploy.providers import (
     AppProvider,
     IdentityProvider,
     ReadinessProvider,
     TokenProvider,
     TokenSweepProvider,
+    VerdictProvider,
 )
 from components.ai_deploy.spec import LABEL_IDENTITY, DeploymentStrategy, Probe, ScalingStrategy, Volume
 from components.ai_deploy.tokens import Role
@@ -33,14 +34,20 @@ from components.ai_deploy.tokens import Role
 class Identity(Resource, module="ai-deploy", name="Identity"):
     """A random id of this deployment, on which its apps and tokens are recognized again after a crash.
 
-    Everything else depends on it, so that it is in state before anything that costs money exists.
+    Everything else depends on it, so that it is in state before anything that costs money exists, and is
+    deleted last, with what a crash has left behind under this id.
     """
 
     value: Output[str]
     """16 hexadecimal digits."""
 
-    def __init__(self, name: str, opts: ResourceOptions | None = None) -> None:
-        super().__init__(IdentityProvider(), name, {"value": None}, opts)
+    def __init__(
+        self, resource_name: str, *, service_name: Input[str], opts: ResourceOptions | None = None
+    ) -> None:
+        """Declares the identity; `service_name` is the id of the Public Cloud project."""
+        super().__init__(
+            IdentityProvider(), resource_name, {"service_name": service_name, "value": None}, opts
+        )
 
 
 class App(Resource, module="ai-deploy", name="App"):
@@ -58,6 +65,10 @@ class App(Resource, module="ai-deploy", name="App"):
     monitoring_url: Output[str | None]
     """The platform's own dashboard of the app."""
     service_name: Output[str]
+    identity: Output[str]
+    """Id of the deployment that the app belongs to."""
+    resource: Output[str]
+    """Name of this resource."""
     starts: Output[int]
     """How often changes have made the containers anew, or a resting app was started."""
 
@@ -85,12 +96,19 @@ class App(Resource, module="ai-deploy", name="App"):
         volumes: Input[Sequence[Volume | str | Mapping[str, Any]]] = (),
         unsecure_http: Input[bool] = False,
         partner_id: Input[str] | None = None,
+        container_updates: Input[ContainerUpdates] = "roll",
+        adopt: Input[str] | None = None,
         opts: ResourceOptions | None = None,
     ) -> None:
         """Declares the app; the fields mean what they mean in `AppSpec`.
 
-        `service_name` is the id of the Public Cloud project, `identity` the value of `Identity`. `env` is
-        kept as a secret as a whole.
+        `service_name` is the id of the Public Cloud project, `identity` the value of `Identity`. The values
+        of `env` are kept as secrets. `container_updates` is how changes get to running containers.
+
+        `adopt` is the id of an app that exists already, to be taken over instead of making one (`pulumi
+        import` cannot work for dynamic providers). It must have these very settings, else the preview says
+        field by field what differs; nothing of it is touched but labels. Once it is taken over the id may
+        stay or go; another id replaces the app by that one.
         """
         super().__init__(
             AppProvider(),
@@ -106,7 +124,7 @@ class App(Resource, module="ai-deploy", name="App"):
                 "gpu": gpu,
                 "cpu": cpu,
                 "command": _plain(command),
-                "env": Output.secret(env or {}),
+                "env": _secrets(env or {}),
                 "labels": labels,
                 "default_http_port": default_http_port,
                 "grpc_port": grpc_port,
@@ -117,11 +135,13 @@ class App(Resource, module="ai-deploy", name="App"):
                 "volumes": _plain(volumes),
                 "unsecure_http": unsecure_http,
                 "partner_id": partner_id,
+                "container_updates": container_updates,
+                "adopt": adopt,
                 "starts": None,
                 "url": None,
                 "monitoring_url": None,
             },
-            ResourceOptions.merge(ResourceOptions(additional_secret_outputs=["env"]), opts),
+            opts,
         )
 
 
@@ -129,8 +149,8 @@ class Readiness(Resource, module="ai-deploy", name="Readiness"):
     """The readiness gate of an app: confirms it, then waits until it runs, lists its model and answers.
 
     Runs again when the app is another one or its containers were made anew, not when it is scaled or
-    labelled. A failure leaves the app as it is; what follows the outputs stays where it is. Its progress is
-    shown every 30 s.
+    labelled. A failure fails the update and leaves the app as it is; the outputs, and what follows them, stay
+    at the app that served before. Its progress is shown every 30 s.
     """
 
     url: Output[str]
@@ -139,6 +159,8 @@ class Readiness(Resource, module="ai-deploy", name="Readiness"):
     """Id of the app that serves."""
     model: Output[str]
     """Name under which the model is listed."""
+    failure: Output[str]
+    """Why the last run did not get through, "" when it did."""
 
     def __init__(
         self,
@@ -162,15 +184,29 @@ class Readiness(Resource, module="ai-deploy", name="Readiness"):
             {
                 "service_name": app.service_name,
                 "app_id": app.id,
+                "app_resource": app.resource,
+                "identity": app.identity,
                 "starts": app.starts,
                 "resource": resource_name,
                 "token": Output.secret(token),
                 "model": model,
                 "timeout_seconds": timeout_seconds,
                 "url": None,
+                "failure": None,
             },
             opts,
         )
+        Verdict(f"{resource_name}-verdict", failure=self.failure, opts=ResourceOptions(parent=self))
+
+
+class Verdict(Resource, module="ai-deploy", name="Verdict"):
+    """Fails the update when a readiness gate did not get through; made by `Readiness` itself."""
+
+    def __init__(
+        self, resource_name: str, *, failure: Input[str], opts: ResourceOptions | None = None
+    ) -> None:
+        """Declares it; `failure` is what it fails with, if it is not empty."""
+        super().__init__(VerdictProvider(), resource_name, {"failure": failure}, opts)
 
 
 class Token(Resource, module="ai-deploy", name="Token"):
@@ -232,6 +268,13 @@ class TokenSweep(Resource, module="ai-deploy", name="TokenSweep"):
             {"service_name": service_name, "identity": identity, "token_ids": token_ids},
             opts,
         )
+
+
+def _secrets(env: Input[Mapping[str, Input[str]]]) -> Any:
+    """Every value as a secret of its own, so that a preview names the variables that change."""
+    if isinstance(env, Mapping):
+        return {name: Output.secret(value) for name, value in env.items()}
+    return Output.secret(env)
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,9 @@ LABEL_NONCE = "deploy-nonce"
 """Label of every app: fresh for each create, so that a lost answer can be found again."""
 LABEL_CONFIRMED = "deploy-confirmed"
 """Label of an app that the readiness gate has seen ("true"); an app without it is a leftover of a crash."""
-MANAGED_LABELS = frozenset({LABEL_IDENTITY, LABEL_RESOURCE, LABEL_NONCE, LABEL_CONFIRMED})
+LABEL_READY = "deploy-ready"
+"""Label of an app that has passed the readiness gate once ("true")."""
+MANAGED_LABELS = frozenset({LABEL_IDENTITY, LABEL_RESOURCE, LABEL_NONCE, LABEL_CONFIRMED, LABEL_READY})
 """Labels that this package owns; users cannot set them."""
 PLATFORM_LABEL_PREFIX = "ovh/"
 """Labels under this prefix belong to the platform, which adds `ovh/id` and `ovh/type`."""
@@ -247,10 +249,13 @@ def environment_variables(value: _Variables) -> _Variables:
     return value
 
 
-def _labels(value: Mapping[str, str]) -> Mapping[str, str]:
+def user_labels(value: _Variables) -> _Variables:
+    """`value`, if a user may set these labels; else ValueError."""
     for name in value:
         if not name or name.startswith(PLATFORM_LABEL_PREFIX):
             raise ValueError(f"{name!r}: labels under {PLATFORM_LABEL_PREFIX} belong to the platform")
+        if name in MANAGED_LABELS:
+            raise ValueError(f"{name!r} is written by the program itself")
     return value
 
 
@@ -272,9 +277,11 @@ class AppSpec(_Model):
     """CPUs of each replica, for a CPU flavor."""
     command: tuple[str, ...] = ()
     """Replaces the command of the image; empty means the image's own."""
-    env: Annotated[Mapping[str, str], AfterValidator(environment_variables)] = Field(default_factory=dict)
+    env: Annotated[Mapping[str, str], AfterValidator(environment_variables)] = Field(
+        default_factory=dict, repr=False
+    )
     """Environment variables. The API shows their values to everybody who may read the app."""
-    labels: Annotated[Mapping[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
+    labels: Annotated[Mapping[str, str], AfterValidator(user_labels)] = Field(default_factory=dict)
     default_http_port: Port = 8080
     """The one port behind the app's URL."""
     grpc_port: Port | None = None

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from components.ai_deploy.api import AiDeploy
 from components.ai_deploy.client import OvhApiError
-from components.ai_deploy.lifecycle import DeployError, Owner, Say
+from components.ai_deploy.lifecycle import DeployError, Owner, Say, search_seconds
 
 Role = Literal["ai_training_operator", "ai_training_read"]
 """`ai_training_read` may call apps; `ai_training_operator` may stop and delete them as well."""
@@ -28,14 +28,14 @@ class NewToken:
 
     id: str
     name: str
-    value: str
+    value: str = field(repr=False)
 
 
 def create(api: AiDeploy, owner: Owner, region: str, role: Role, label_selector: str) -> NewToken:
     """Makes a token that opens apps of `region` with a label (`name=value`).
 
-    Its value is shown in this answer only: when the answer is lost another one is made, under another nonce,
-    and what may be left behind is for `sweep`.
+    Its value is shown in this answer only: when the answer is lost the token is looked for, deleted, and
+    another one made. Should it come up later still, it is for `sweep`; nobody knows its value.
     """
     for _ in range(CREATE_ATTEMPTS):
         name = f"{owner.resource}-{owner.identity}-{secrets.token_hex(8)}"
@@ -46,12 +46,22 @@ def create(api: AiDeploy, owner: Owner, region: str, role: Role, label_selector:
             if not error.may_have_acted:
                 raise
             failure: Exception = error
+            _discard(api, name, error)
             continue
         value = (answer.get("status") or {}).get("value")
         if value:
             return NewToken(str(answer["id"]), name, str(value))
         failure = DeployError(f"POST /ai/token: the answer for {name} holds no value.")
     raise failure
+
+
+def _discard(api: AiDeploy, name: str, error: OvhApiError) -> None:
+    """Deletes the token whose creation was not answered, as soon as it shows up."""
+    for _ in api.client.clock.polls(search_seconds(error)):
+        for token in api.tokens():
+            if (token.get("spec") or {}).get("name") == name:
+                api.delete_token(str(token["id"]))
+                return
 
 
 def sweep(api: AiDeploy, identity: str, keep: Collection[str], say: Say) -> None:

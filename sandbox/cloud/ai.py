@@ -71,10 +71,9 @@ class AiApi:
         apps = self._apps.all()
         if (given := request.query.get("labelSelector")) is not None:
             try:
-                name, value = selector(given).split("=")
+                apps = self._apps.selected(selector(given))
             except ValueError as error:
                 raise bad_request(f"labelSelector: {error}") from None
-            apps = [app for app in apps if app.labels.get(name) == value]
         if states := request.query.getall("statusState", []):
             apps = [app for app in apps if app.state in states]
         return [app.json(_USER) for app in apps]
@@ -149,7 +148,8 @@ class AiApi:
         return [catalogue.capability(flavor) for flavor in FLAVORS.values()]
 
     async def _quota(self, _request: web.Request) -> JsonValue:
-        return {"resources": {"gpu": self._settings.gpu_quota, "cpu": 12}, "storage": 0}
+        # The published types give the names in upper case, and only as an example.
+        return {"resources": {"GPU": self._settings.gpu_quota, "CPU": 12}, "storage": 0}
 
     async def _features(self, _request: web.Request) -> JsonValue:
         return {"lab": False, "registry": True}

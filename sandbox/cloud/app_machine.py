@@ -34,6 +34,7 @@ class State(StrEnum):
 ACTIVE = frozenset({State.QUEUED, State.INITIALIZING, State.SCALING, State.RUNNING})
 """States that the panel calls running: the app has replicas or is to get them."""
 SERVING = frozenset({State.SCALING, State.RUNNING})
+"""States in which replicas may get traffic; they are billed in these and in no other."""
 STARTABLE = frozenset({State.STOPPED, State.FAILED, State.ERROR})
 
 
@@ -201,6 +202,11 @@ def roll_out(machine: Machine, template: Template, now: float) -> Machine:
     return replace(machine, template=template, progressed=progressed)
 
 
+def resume(machine: Machine, now: float) -> Machine:
+    """Goes on at `now` after a time in which nothing was advanced; the deadline begins anew."""
+    return replace(machine, progressed=None if machine.progressed is None else now)
+
+
 def advance(machine: Machine, now: float, world: World) -> tuple[Machine, tuple[Action, ...]]:
     """The app after what is due at `now`, and what the platform has to do about it, in order."""
     actions: list[Action] = []
@@ -310,7 +316,10 @@ def _probe(pod: Pod, now: float, world: World, actions: list[Action]) -> tuple[P
         if now < pod.allocated + world.image_pull:
             return pod, ""
         if not template.pullable:
-            return pod, f"image {template.image} cannot be pulled: not found, or access denied"
+            return pod, (
+                f"image {template.image} cannot be pulled: the registry says: pull access denied, repository "
+                "does not exist or may require authorization"
+            )
         pod = _running(pod, now)
         actions.append(Action(Verb.START, pod))
         return pod, ""

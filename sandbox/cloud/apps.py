@@ -16,11 +16,12 @@ from autoscaling.policy import Sample, ScalerState, decide, read_metric
 from sandbox.clock import Clock
 from sandbox.cloud import app_machine, specs, stamps
 from sandbox.cloud.app_machine import Action, Machine, Pod, State, Verb, World
+from sandbox.cloud.failures import End, Stuck
 from sandbox.cloud.http import ApiError, bad_request, not_found
 from sandbox.cloud.ledger import Ledger
 from sandbox.cloud.schema import AppSpec, AppUpdate, ScalingStrategy
 from sandbox.cloud.settings import CloudSettings
-from sandbox.cloud.tasks import Tasks
+from sandbox.cloud.tasks import Tasks, trace
 from sandbox.cloud.tokens import Tokens, check_region
 from sandbox.interfaces import AppGateway, JsonObject, JsonValue, Replica, ReplicaFactory
 
@@ -28,13 +29,15 @@ _log = logging.getLogger(__name__)
 
 _LOG_LINES = 5000
 _NO_LIMIT = 1000
+_PLATFORM = "platform"
+"""Whose lines in an app's log are no container's; that the platform writes any is assumed."""
 _CODES = {State.DELETING: "APP_INTERRUPTED_BY_USER", State.DELETED: "APP_INTERRUPTED_BY_USER"}
 _NAME_CHARACTERS = string.ascii_lowercase + string.digits
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """A line that a replica wrote."""
+    """A line that a replica wrote, or the platform itself."""
 
     timestamp: str
     replica: str
@@ -61,6 +64,11 @@ class App:
     scaler: ScalerState | None = None
     complaint: str = ""
     """What the scaler last said about a metric that it could not read."""
+
+    @property
+    def name(self) -> str:
+        """Its name, which the platform has made up if none was asked for."""
+        return self.spec.name or ""
 
     @property
     def state(self) -> State:
@@ -137,6 +145,7 @@ class Apps:
         self._ledger = ledger
         self._tasks = tasks
         self._apps: dict[str, App] = {}
+        self._stuck: list[Stuck] = []
         self._scaling: asyncio.Task[None] | None = None
         self.gateway: AppGateway | None = None
         """Set once by the composition, before the first app."""
@@ -164,6 +173,11 @@ class Apps:
     def all(self) -> list[App]:
         """Every app, oldest first."""
         return list(self._apps.values())
+
+    def selected(self, label_selector: str) -> list[App]:
+        """Apps that carry the label `name=value`; one that is no selector selects none."""
+        name, _, value = label_selector.partition("=")
+        return [app for app in self.all() if app.labels.get(name) == value]
 
     def find(self, app_id: str) -> App:
         """The app; raises 404."""
@@ -247,6 +261,31 @@ class Apps:
         app.scaler = None
         self._set(app, app_machine.scale(app.machine, specs.replicas(app.spec, app.machine.desired)))
 
+    # What is asked for from outside
+
+    @property
+    def stuck(self) -> list[Stuck]:
+        """Where apps are stuck."""
+        return [*self._stuck]
+
+    def hold(self, stuck: Stuck) -> None:
+        """Makes apps stay in a state from now on."""
+        self._stuck.append(stuck)
+
+    def let_go(self) -> None:
+        """No app is stuck any more."""
+        held = [app for app in self.all() if self._is_stuck(app)]
+        self._stuck.clear()
+        for app in held:
+            self._set(app, app_machine.resume(app.machine, self._now))
+
+    def end(self, end: End) -> list[App]:
+        """Puts apps into FAILED or ERROR; returns them."""
+        ended = [app for app in self.all() if end.name.search(app.name) and app.state is not State.DELETED]
+        for app in ended:
+            self._set(app, app_machine.fail(app.machine, self._now, end.message, end.state))
+        return ended
+
     @property
     def gpus_in_use(self) -> int:
         """GPUs of all replicas that exist, and of those that queued apps will start with."""
@@ -263,6 +302,9 @@ class Apps:
     @property
     def _now(self) -> float:
         return self._clock.monotonic()
+
+    def _is_stuck(self, app: App) -> bool:
+        return any(stuck.state is app.state and stuck.name.search(app.name) for stuck in self._stuck)
 
     def _check_exists(self, app: App) -> None:
         if app.state in (State.DELETING, State.DELETED):
@@ -301,6 +343,12 @@ class Apps:
         if machine.state is not app.machine.state:
             app.history.append((stamps.now(), machine.state))
             _log.info("app %s is %s", app.id, machine.state)
+        if machine.message and machine.message != app.machine.message:
+            app.log(_PLATFORM, f"[platform] {machine.message}")
+        if machine.state not in app_machine.SERVING:
+            # The documentation bills replicas in these states only, also when they are not gone yet.
+            for pod in machine.pods:
+                self._ledger.close("replica", pod.name)
         app.machine = machine
         app.changed.set()
 
@@ -322,16 +370,13 @@ class Apps:
     async def _drive(self, app: App, gateway: AppGateway) -> None:
         """Advances the app whenever something is due or it was changed, until it is deleted."""
         while True:
-            try:
-                await self._advance(app, gateway)
-            except Exception as error:
-                # The user sees what a platform shows whose fault it is; the sandbox's log has the rest.
-                _log.exception("app %s is in ERROR", app.id)
-                message = f"platform error: {type(error).__name__}"
-                self._set(app, app_machine.fail(app.machine, self._now, message, State.ERROR))
+            app.changed.clear()
+            if not self._is_stuck(app):
+                await self._try_to_advance(app, gateway)
             if app.state is State.DELETED:
                 break
-            due = app_machine.next_event(app.machine, self._now, self._world(app))
+            stuck = self._is_stuck(app)
+            due = None if stuck else app_machine.next_event(app.machine, self._now, self._world(app))
             timeout = None if due is None else max(0.0, due - self._now) / self._clock.speed
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
@@ -339,6 +384,15 @@ class Apps:
         del self._apps[app.id]
         if app.url is not None:
             await gateway.close(app.id)
+
+    async def _try_to_advance(self, app: App, gateway: AppGateway) -> None:
+        try:
+            await self._advance(app, gateway)
+        except Exception as error:
+            # The user sees what a platform shows whose fault it is; the sandbox's log has the rest.
+            _log.error("app %s is in ERROR: %s", app.id, trace(error))
+            message = f"platform error: {type(error).__name__}"
+            self._set(app, app_machine.fail(app.machine, self._now, message, State.ERROR))
 
     async def _advance(self, app: App, gateway: AppGateway) -> None:
         before = app.machine
@@ -410,7 +464,7 @@ class Apps:
         """Tells the user once why the scaler does nothing; the real platform is silent here."""
         if complaint != app.complaint:
             app.complaint = complaint
-            app.log("sandbox", f"[scaler] {complaint}")
+            app.log(_PLATFORM, f"[scaler] {complaint}")
 
 
 def _writer(app: App, replica: str) -> Callable[[str], None]:

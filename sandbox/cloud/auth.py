@@ -30,6 +30,7 @@ class Authenticator:
     def __init__(self, settings: CloudSettings) -> None:
         self._credentials = settings.credentials
         self._tolerance = settings.timestamp_tolerance
+        self._clock_offset = settings.clock_offset_seconds
         self._tokens: dict[str, float] = {}
         """Access token to the monotonic second at which it expires."""
 
@@ -61,7 +62,7 @@ class Authenticator:
         if not _same(headers.get("X-Ovh-Consumer", ""), known.consumer_key):
             raise _refused(403, "INVALID_CREDENTIAL", "This credential is not valid")
         timestamp = headers.get("X-Ovh-Timestamp", "")
-        if not timestamp.isdecimal() or abs(int(timestamp) - time.time()) > self._tolerance:
+        if not timestamp.isdecimal() or abs(int(timestamp) - self._now()) > self._tolerance:
             raise _refused(400, "QUERY_TIME_OUT", "Query out of time")
         expected = signature(
             known.application_secret,
@@ -94,7 +95,10 @@ class Authenticator:
         )
 
     async def _time(self, _request: web.Request) -> JsonValue:
-        return int(time.time())
+        return int(self._now())
+
+    def _now(self) -> float:
+        return time.time() + self._clock_offset
 
     async def _details(self, request: web.Request) -> JsonValue:
         signed = "X-Ovh-Application" in request.headers

@@ -21,19 +21,22 @@ class _Data(BaseModel):
 
 
 def hardware(flavor: Flavor, count: int) -> JsonObject:
-    """Fields of `cloud.project.ai.Resources` for `count` units, as the platform fills them in."""
+    """Fields of `cloud.project.ai.Resources` for `count` units, as the platform fills them in.
+
+    Disk and network are 0 where nothing public was found: their type allows no null.
+    """
     return {
         "flavor": flavor.id,
         "flavorCount": count,
         "gpu": count if flavor.is_gpu else 0,
         "cpu": flavor.cpu * count,
-        "memory": _scaled(flavor.memory_gib * GIB, count),
-        "ephemeralStorage": _scaled(_times(flavor.ephemeral_storage_gib, GIB), count),
-        "publicNetwork": _scaled(_times(flavor.public_network_gbps, _GBPS), count),
+        "memory": int(flavor.memory_gib * GIB * count),
+        "ephemeralStorage": int((flavor.ephemeral_storage_gib or 0) * GIB * count),
+        "publicNetwork": int((flavor.public_network_gbps or 0) * _GBPS * count),
         "privateNetwork": 0,
         "gpuBrand": "NVIDIA" if flavor.is_gpu else None,
         "gpuModel": flavor.gpu_model,
-        "gpuMemory": _scaled(_times(flavor.gpu_memory_gib, GIB), 1),
+        "gpuMemory": None if flavor.gpu_memory_gib is None else int(flavor.gpu_memory_gib * GIB),
     }
 
 
@@ -51,14 +54,6 @@ def capability(flavor: Flavor) -> JsonObject:
         "resourcesPerUnit": {key: unit[key] for key in keys},
         "gpuInformation": gpu if flavor.is_gpu else None,
     }
-
-
-def _times(value: float | None, factor: int) -> float | None:
-    return None if value is None else value * factor
-
-
-def _scaled(value: float | None, count: int) -> int | None:
-    return None if value is None else int(value * count)
 
 
 class _PerHour(_Data):

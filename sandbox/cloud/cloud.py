@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sandbox.cloud.ai import AiApi
 from sandbox.cloud.apps import Apps
 from sandbox.cloud.auth import Authenticator
 from sandbox.cloud.calls import Fault, Faults, Recorder
+from sandbox.cloud.failures import End, Stuck
 from sandbox.cloud.http import PREFIXES, answer_errors, api, parse
 from sandbox.cloud.infrastructure import ProjectInfrastructure
 from sandbox.cloud.kube import Kubes
@@ -37,7 +39,9 @@ class Cloud:
     """The emulated cloud: one Public Cloud project behind one HTTP application.
 
     Beside the API there are the sandbox's own endpoints, without authentication: `GET /sandbox/resources`
-    (what exists and costs), `GET /sandbox/bill`, `GET /sandbox/calls`, and `GET|POST|DELETE /sandbox/faults`.
+    (what exists and costs), `GET /sandbox/bill`, `GET /sandbox/calls`, `GET|POST|DELETE /sandbox/faults`
+    (`Fault`), `GET|POST|DELETE /sandbox/stuck` (`Stuck`) and `POST /sandbox/end` (`End`, answers the ids of
+    the apps that it ended).
     """
 
     def __init__(
@@ -51,7 +55,7 @@ class Cloud:
     ) -> None:
         self._tasks = Tasks()
         self._ledger = Ledger(clock)
-        self._faults = Faults()
+        self._faults = Faults(self._concerned)
         self._recorder = Recorder()
         self._authenticator = Authenticator(settings)
         self._settings = settings
@@ -114,6 +118,10 @@ class Cloud:
                 web.get("/sandbox/faults", self._get_faults),
                 web.post("/sandbox/faults", self._add_fault),
                 web.delete("/sandbox/faults", self._clear_faults),
+                web.get("/sandbox/stuck", self._get_stuck),
+                web.post("/sandbox/stuck", self._add_stuck),
+                web.delete("/sandbox/stuck", self._clear_stuck),
+                web.post("/sandbox/end", self._end_apps),
             ]
         )
         application.on_cleanup.append(self._close)
@@ -125,7 +133,7 @@ class Cloud:
             {
                 "kind": "ai-app",
                 "id": app.id,
-                "name": app.spec.name,
+                "name": app.name,
                 "detail": {"state": app.state, "replicas": len(app.machine.pods)},
             }
             for app in self._apps.all()
@@ -155,6 +163,18 @@ class Cloud:
         everything = [*apps, *tokens, *clusters, *pools, *users, *self._infrastructure.resources()]
         return [thing | {"eurPerHour": self._ledger.rate(str(thing["id"]))} for thing in everything]
 
+    async def _concerned(self, request: web.Request) -> list[str]:
+        """Names of the apps and tokens that a call is about (see `Fault.about`)."""
+        if id_ := request.match_info.get("app"):
+            return [app.name for app in self._apps.all() if app.id == id_]
+        if id_ := request.match_info.get("token"):
+            return [token.spec.name for token in self._tokens.all() if token.id == id_]
+        if request.method == "POST":
+            return _named(await request.read())
+        if selector := request.query.get("labelSelector"):
+            return [app.name for app in self._apps.selected(selector)]
+        return []
+
     async def _get_resources(self, _request: web.Request) -> web.Response:
         return web.json_response(self.resources())
 
@@ -175,7 +195,31 @@ class Cloud:
         self._faults.clear()
         return web.json_response(None)
 
+    async def _get_stuck(self, _request: web.Request) -> web.Response:
+        return web.json_response([stuck.model_dump(mode="json") for stuck in self._apps.stuck])
+
+    async def _add_stuck(self, request: web.Request) -> web.Response:
+        self._apps.hold(await parse(request, Stuck))
+        return web.json_response(None)
+
+    async def _clear_stuck(self, _request: web.Request) -> web.Response:
+        self._apps.let_go()
+        return web.json_response(None)
+
+    async def _end_apps(self, request: web.Request) -> web.Response:
+        return web.json_response([app.id for app in self._apps.end(await parse(request, End))])
+
     async def _close(self, _application: web.Application) -> None:
         await self._tasks.close()
         await self._apps.close()
         await self._kubes.close()
+
+
+def _named(body: bytes) -> list[str]:
+    """The `name` of what the body of a request describes, if there is one."""
+    try:
+        given = json.loads(body)
+    except ValueError:
+        return []
+    name = given.get("name") if isinstance(given, dict) else None
+    return [name] if isinstance(name, str) else []

@@ -16,6 +16,7 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from sandbox.cloud.tasks import trace
 from sandbox.interfaces import JsonObject, JsonValue
 
 _log = logging.getLogger(__name__)
@@ -143,8 +144,8 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         response = not_implemented(f"{request.method} {request.path}").response()
     except web.HTTPException:
         raise
-    except Exception:
-        _log.exception("%s %s failed", request.method, request.path)
+    except Exception as error:
+        _log.error("%s %s failed: %s", request.method, request.path, trace(error))
         response = ApiError(500, "Server::InternalServerError", "bug in the sandbox: see its log").response()
     response.headers["X-Ovh-QueryID"] = f"EU.sandbox-1.{uuid.uuid4()}"
     return response

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import uuid
@@ -29,8 +28,6 @@ from sandbox.cloud.ledger import Ledger
 from sandbox.cloud.settings import CloudSettings
 from sandbox.cloud.tasks import Tasks, cancel
 from sandbox.interfaces import ClusterFactory, JsonObject, JsonValue
-
-_log = logging.getLogger(__name__)
 
 _PATH = "/cloud/project/{project}/kube"
 _KUBE = f"{_PATH}/{{kube}}"

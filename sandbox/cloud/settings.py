@@ -65,3 +65,6 @@ class CloudSettings:
     """Which of the two HPA formulas compares the metric with its target; OVHcloud does not say which."""
     timestamp_tolerance: float = 60
     """Wall-clock seconds by which a signed request may be off."""
+    clock_offset_seconds: float = 0
+    """How far the API's clock is ahead of the machine's (negative: behind): in `/auth/time`, and in the check
+    of a signed request's timestamp. Dates of things that exist are not affected."""

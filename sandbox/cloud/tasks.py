@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Coroutine
 
 _log = logging.getLogger(__name__)
@@ -32,10 +33,18 @@ class Tasks:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("%s failed", task.get_name(), exc_info=error)
+            _log.error("%s failed: %s", task.get_name(), trace(error))
 
 
 def cancel(task: asyncio.Task[None] | None) -> None:
     """Ends a task, if there is one."""
     if task is not None:
         task.cancel()
+
+
+def trace(error: BaseException) -> str:
+    """Type of an error and the lines that led to it, for the log.
+
+    Its text stays out: it may hold what a client has sent, such as the values of environment variables.
+    """
+    return f"{type(error).__name__} in\n{''.join(traceback.format_tb(error.__traceback__))}"

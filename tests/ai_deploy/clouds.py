@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import httpx
 from aiohttp import web
 from pulumi.dynamic import Config, ConfigureRequest
+from pulumi.runtime import rpc
 
 from components.ai_deploy import providers
 from components.ai_deploy.api import AiDeploy, App
@@ -84,6 +86,40 @@ class AppServers:
 
 
 @dataclass
+class Barrier:
+    """Calls that wait before the cloud gets them: as if the network had swallowed them for a while.
+
+    What waits is carried out when it is let through, whether its client is still there or not.
+    """
+
+    waiting: list[str] = field(default_factory=list)
+    """Calls that wait now, as method and path."""
+    _pattern: re.Pattern[str] | None = None
+    _open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def close(self, pattern: str) -> None:
+        """Lets calls wait from now on whose method, path and body the regular expression is found in."""
+        self._open.clear()
+        self._pattern = re.compile(pattern)
+
+    async def open(self) -> None:
+        """Lets through what waits, and everything else."""
+        self._pattern = None
+        self._open.set()
+
+    @web.middleware
+    async def hold(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        call = f"{request.method} {request.raw_path}"
+        if self._pattern is not None and self._pattern.search(f"{call} {await request.text()}"):
+            self.waiting.append(call)
+            await self._open.wait()
+            self.waiting.remove(call)
+        return await handler(request)
+
+
+@dataclass
 class Sky:
     """A running cloud."""
 
@@ -92,6 +128,7 @@ class Sky:
     cloud: Cloud
     servers: AppServers
     loop: asyncio.AbstractEventLoop
+    barrier: Barrier
     said: list[str] = field(default_factory=list)
     """What providers told the user."""
 
@@ -137,6 +174,21 @@ class Sky:
     def tokens(self) -> list[str]:
         return self._ids("ai-token")
 
+    def in_states(self, *states: str, name: str | None = None) -> set[str]:
+        """Ids of the apps (of that name) that are in one of `states`."""
+        return {
+            thing["id"]
+            for thing in self._sandbox("GET", "resources")
+            if thing["kind"] == "ai-app"
+            and thing["detail"]["state"] in states
+            and name in (None, thing["name"])
+        }
+
+    @property
+    def billed(self) -> list[str]:
+        """Ids of what costs money now; the id of a replica begins with that of its app."""
+        return [item["id"] for item in self._sandbox("GET", "bill")["items"] if item["running"]]
+
     def calls(self, *, changes: bool = True) -> list[str]:
         """Calls that the API got, without the path to the project; `changes`: only those that change."""
         return [
@@ -160,6 +212,24 @@ class Sky:
     def clear_faults(self) -> None:
         """Lets everything work again."""
         self._sandbox("DELETE", "faults")
+
+    @property
+    def waiting_faults(self) -> list[dict[str, Any]]:
+        """Faults that have calls left to meet, with what is left of `after` and `count`."""
+        faults: list[dict[str, Any]] = self._sandbox("GET", "faults")
+        return faults
+
+    def hold(self, state: str, name: str) -> None:
+        """Lets apps of a name (regular expression) stay in a state."""
+        self._sandbox("POST", "stuck", {"state": state, "name": name})
+
+    def let_go(self) -> None:
+        """No app is stuck any more."""
+        self._sandbox("DELETE", "stuck")
+
+    def end(self, name: str, state: str, message: str) -> None:
+        """Puts apps of a name (regular expression) into FAILED or ERROR."""
+        self._sandbox("POST", "end", {"name": name, "state": state, "message": message})
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs something in the cloud's thread."""
@@ -193,7 +263,7 @@ def clouds(directory: Path, speed: float = 2000, startup: float = 0, **settings:
     thread.start()
 
     async def start() -> tuple[Sky, web.AppRunner]:
-        clock, servers = PlatformClock(speed), AppServers()
+        clock, servers, barrier = PlatformClock(speed), AppServers(), Barrier()
         servers.cloud = Cloud(
             CloudSettings(CREDENTIALS, PROJECT, **settings),
             clock,
@@ -202,16 +272,19 @@ def clouds(directory: Path, speed: float = 2000, startup: float = 0, **settings:
             directory=directory,
         )
         servers.cloud.connect(servers)
-        runner = web.AppRunner(servers.cloud.application(), access_log=None)
+        application = servers.cloud.application()
+        application.middlewares.insert(0, barrier.hold)
+        runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}/1.0"
-        return Sky(url, servers.cloud, servers, loop), runner
+        return Sky(url, servers.cloud, servers, loop, barrier), runner
 
     sky, runner = asyncio.run_coroutine_threadsafe(start(), loop).result()
     try:
         yield sky
     finally:
+        sky.run(sky.barrier.open())
         sky.run(runner.cleanup())
         sky.run(sky.servers.close_all())
         loop.call_soon_threadsafe(loop.stop)
@@ -235,6 +308,7 @@ def inputs(
         "default_http_port": 8000.0,
         "readiness_probe": {"path": "/v1/models", "port": 8000.0},
         "env": {"HF_TOKEN": "hf_canary_secret"},
+        "container_updates": "roll",
         **fields,
     }
     checked = providers.AppProvider().check(olds or {}, props)
@@ -244,7 +318,9 @@ def inputs(
 
 
 def floats(value: Any) -> Any:
-    """What the engine makes of JSON: all numbers are floats, null members are not there."""
+    """What the engine makes of JSON: numbers are floats, null members are not there, secrets in clear."""
+    if rpc.is_rpc_secret(value):
+        return floats(rpc.unwrap_rpc_secret(value))
     match value:
         case dict():
             return {key: floats(item) for key, item in value.items() if item is not None}

@@ -20,6 +20,7 @@ from components.unknowns import is_unknown
 from tests.ai_deploy.clouds import Sky, clouds, floats, inputs
 
 NEVER = "00000000-0000-4000-8000-000000000000"
+OURS = Owner("0123456789abcdef", "vllm")
 SCALING = {"automatic": {"replicasMin": 1, "replicasMax": 3, "resourceType": "CPU", "averageUsageTarget": 75}}
 
 
@@ -35,7 +36,7 @@ def by_hand(sky: Sky, owner: Owner, *, confirmed: bool) -> App:
     spec = AppSpec(name="x", region="GRA", image="i:1", flavor="l4-1-gpu", gpu=1)
     app = create(sky.api, spec, owner, sky.said.append)
     if confirmed:
-        confirm(sky.api, app)
+        confirm(sky.api, app, owner)
     return app
 
 
@@ -69,8 +70,7 @@ def test_an_app_says_whose_it_is(sky: Sky) -> None:
 
 
 def test_leftovers_of_a_crash_are_deleted_before_a_new_app_is_made(sky: Sky) -> None:
-    ours = Owner("0123456789abcdef", "vllm")
-    leftover = by_hand(sky, ours, confirmed=False)
+    leftover = by_hand(sky, OURS, confirmed=False)
     kept = {
         by_hand(sky, Owner("fedcba9876543210", "vllm"), confirmed=False).id,
         by_hand(sky, Owner("0123456789abcdef", "other"), confirmed=False).id,
@@ -85,7 +85,7 @@ def test_leftovers_of_a_crash_are_deleted_before_a_new_app_is_made(sky: Sky) -> 
 
 def test_a_confirmed_app_is_no_leftover(sky: Sky) -> None:
     """`up --replace`: the engine deletes the old app itself, after the new one serves."""
-    old = by_hand(sky, Owner("0123456789abcdef", "vllm"), confirmed=True)
+    old = by_hand(sky, OURS, confirmed=True)
     _, app_id, _ = made(sky)
     assert set(sky.apps) == {old.id, app_id}
 
@@ -164,7 +164,7 @@ def test_an_error_that_echoes_the_environment_is_redacted(sky: Sky) -> None:
 
 def test_reading_what_was_made_is_no_difference(sky: Sky) -> None:
     provider, app_id, outs = made(sky, scaling_strategy=SCALING, labels={"team": "a"})
-    confirm(sky.api, sky.app(app_id))
+    confirm(sky.api, sky.app(app_id), OURS)
     sky.in_state(app_id, "RUNNING")
     seen = provider.read(app_id, outs)
     assert seen.id == app_id
@@ -364,7 +364,7 @@ class TestCheck:
 
     def test_managed_labels_are_refused(self) -> None:
         assert (
-            "deploy-confirmed is written by" in self.failures(labels={"deploy-confirmed": "true"})["labels"]
+            "'deploy-confirmed' is written by" in self.failures(labels={"deploy-confirmed": "true"})["labels"]
         )
 
     def test_no_value_of_the_environment_is_shown(self) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi.output import UNKNOWN
 
 from components.ai_deploy import gate
 from components.ai_deploy.client import ATTEMPTS
 from components.ai_deploy.engine import Engine
-from components.ai_deploy.lifecycle import DeployError
-from components.ai_deploy.providers import AppProvider, ReadinessProvider, TokenProvider
+from components.ai_deploy.lifecycle import DeployError, Owner
+from components.ai_deploy.providers import AppProvider, ReadinessProvider, TokenProvider, VerdictProvider
+from components.ai_deploy.spec import AppSpec, create_body
 from tests.ai_deploy.clouds import FAST, MODEL, SPEED, Sky, clouds, floats, inputs
 from tests.ai_deploy.test_tokens import token_inputs
 
@@ -30,6 +32,8 @@ def prepared(
         {
             "service_name": app.outs["service_name"],
             "app_id": app.id,
+            "app_resource": app.outs["resource"],
+            "identity": app.outs["identity"],
             "starts": app.outs["starts"],
             "resource": "vllm",
             "token": token.outs["value"],
@@ -71,11 +75,20 @@ def test_it_confirms_the_app_before_it_waits(tmp_path: Path) -> None:
     assert "gave up after 0 s" in text
 
 
-def test_a_confirmed_app_is_not_labelled_again(sky: Sky) -> None:
+def test_an_app_is_labelled_once_as_held_by_state_and_once_as_ready(sky: Sky) -> None:
     provider, props = prepared(sky)
-    provider.create(props)
-    provider.update("id", props, props)
-    assert sky.calls().count(f"PUT /app/{props['app_id']}/label") == 1
+    outs = provider.create(props).outs
+    assert outs is not None
+    provider.update("id", floats(outs), props)
+    written = [body["name"] for body in sky.bodies("PUT", f"{props['app_id']}/label")]
+    assert written == ["deploy-confirmed", "deploy-ready"]
+
+
+def test_an_app_that_was_not_ready_yet_does_not_say_so(tmp_path: Path) -> None:
+    with clouds(tmp_path, startup=1e9) as sky:
+        provider, props = prepared(sky, timeout=0)
+        failure(provider, props)
+        assert "deploy-ready" not in sky.app(props["app_id"]).labels
 
 
 def test_a_timeout_names_the_state_and_what_to_do_and_keeps_the_app(tmp_path: Path) -> None:
@@ -139,7 +152,7 @@ def test_an_app_that_was_stopped_or_deleted_ends_the_wait(sky: Sky) -> None:
     for _ in FAST.polls(60 * SPEED):
         if sky.api.find_app(props["app_id"]) is None:
             break
-    assert "does not exist any more" in failure(provider, props)
+    assert "it was deleted" in failure(provider, props)
 
 
 def test_a_login_page_is_not_taken_for_an_answer(sky: Sky) -> None:
@@ -200,9 +213,44 @@ def test_it_runs_again_for_another_app_or_new_containers_only() -> None:
         "model": "m",
         "timeout_seconds": 60.0,
         "url": "u",
+        "failure": "",
     }
     provider = ReadinessProvider()
     for field, value in (("app_id", "b"), ("starts", 2.0), ("model", "n")):
         diff = provider.diff("id", olds, {**olds, field: value})
         assert (diff.changes, diff.replaces) == (True, []), "a replacement would drop the outputs of before"
     assert not provider.diff("id", olds, {**olds, "token": "t", "timeout_seconds": 90.0}).changes
+
+
+def test_an_app_that_came_up_late_after_a_crash_is_deleted_when_the_gate_opens(sky: Sky) -> None:
+    """The request was under way when its engine was killed: the next create did not see its app yet."""
+    provider, props = prepared(sky)
+    spec = AppSpec(name="late", region="GRA", image="i:1", flavor="l4-1-gpu", gpu=1)
+    labels = Owner(props["identity"], props["app_resource"]).labels
+    late = sky.api.create_app(create_body(spec.model_copy(update={"labels": labels})))
+    provider.create(props)
+    assert sky.apps == [props["app_id"]]
+    assert any(late.id in text for text in sky.said)
+
+
+def test_a_gate_that_fails_later_leaves_its_outputs_at_the_app_that_serves(sky: Sky) -> None:
+    provider, props = prepared(sky)
+    before = floats(provider.create(props).outs)
+    changed = {**props, "starts": 1.0, "model": "other", "timeout_seconds": SPEED}
+    after = floats(provider.update("id", before, changed).outs)
+    assert {**after, "failure": ""} == before
+    assert "waiting for model other to be listed" in after["failure"]
+    with pytest.raises(DeployError, match="waiting for model other"):
+        VerdictProvider().update("id", {"failure": ""}, {"failure": after["failure"]})
+
+    assert provider.diff("id", after, props).changes, "it looks again when the change is taken back"
+    assert provider.diff("id", after, changed).changes
+    again = floats(provider.update("id", after, props).outs)
+    assert again == before
+    assert not provider.diff("id", again, props).changes
+
+
+def test_a_preview_shows_no_verdict(sky: Sky) -> None:
+    provider = VerdictProvider()
+    assert not provider.diff("id", {"failure": ""}, {"failure": UNKNOWN}).changes
+    assert provider.diff("id", {"failure": ""}, {"failure": "text"}).changes

@@ -98,6 +98,8 @@ def test_progress_reaches_the_user_and_every_change_is_announced(sky: Sky) -> No
         gate = {
             "service_name": PROJECT,
             "app_id": app.id,
+            "app_resource": "vllm",
+            "identity": "0123456789abcdef",
             "starts": 0,
             "resource": "vllm",
             "token": token["status"]["value"],
@@ -110,7 +112,8 @@ def test_progress_reaches_the_user_and_every_change_is_announced(sky: Sky) -> No
     path = f"/cloud/project/{PROJECT}/ai/app"
     debug = [text for severity, text in process.engine.messages if severity == engine_pb2.DEBUG]
     info = [text for severity, text in process.engine.messages if severity == engine_pb2.INFO]
-    assert debug == [f"POST {path}", f"PUT {path}/{app.id}/label"]
+    # One label of each gate's first act, one of the second gate's success.
+    assert debug == [f"POST {path}", f"PUT {path}/{app.id}/label", f"PUT {path}/{app.id}/label"]
     assert any("waiting for model no such model to be listed" in text for text in info)
     assert "is not ready: gave up after 1 s" in str(caught.value)
     for text in (*info, *debug, str(caught.value)):

@@ -107,6 +107,7 @@ def test_an_app_is_declared_in_plain_json_that_the_provider_understands(engine: 
     type_, inputs = engine.registered["vllm"]
     assert type_ == f"{TYPES}/ai-deploy:App"
     json.dumps(inputs)
+    # The mocks hand over a map that holds a secret as a secret.
     assert rpc.is_rpc_secret(inputs["env"])
     checked = AppProvider().check({}, {**inputs, "env": rpc.unwrap_rpc_secret(inputs["env"])})
     assert not checked.failures
@@ -139,7 +140,6 @@ def test_an_app_is_declared_in_plain_json_that_the_provider_understands(engine: 
 @pytest.mark.parametrize(
     ("make", "secret"),
     [
-        (lambda: app(env={"HF_TOKEN": "given in clear"}), "env"),
         (lambda: Token("t", service_name=PROJECT, identity="0", region="GRA"), "value"),
         (lambda: Password("p"), "value"),
         (lambda: SelfSignedCertificate("c", dns_names=["a"]), "key_pem"),
@@ -162,7 +162,7 @@ def test_secrets_are_secrets_to_the_engine(
 
 def test_a_whole_endpoint_hangs_together(engine: Engine) -> None:
     def program() -> pulumi.Output[Any]:
-        identity = Identity("identity")
+        identity = Identity("identity", service_name=PROJECT)
         token = Token("callers", service_name=PROJECT, identity=identity.value, region="GRA")
         TokenSweep("sweep", service_name=PROJECT, identity=identity.value, token_ids=[token.id])
         ready = Readiness("gate", app=app(), token=token.value, model="m", timeout_seconds=90)
@@ -177,6 +177,8 @@ def test_a_whole_endpoint_hangs_together(engine: Engine) -> None:
     assert {key: rpc.unwrap_rpc_secret(gate[key]) for key in gate.keys() - {"__provider"}} == {
         "service_name": PROJECT,
         "app_id": "vllm-id",
+        "app_resource": "vllm",
+        "identity": "0123456789abcdef",
         "starts": 0,
         "resource": "gate",
         "token": "token-secret",
@@ -189,7 +191,7 @@ def test_state_holds_a_reference_to_a_provider_and_no_code(engine: Engine) -> No
     """Pickled code would show every change of it as a change of the resource, and tie state to a Python."""
 
     def program() -> pulumi.Output[Any]:
-        identity = Identity("identity")
+        identity = Identity("identity", service_name=PROJECT)
         password = Password("password")
         return pulumi.Output.all(identity.value, password.id, app().id)
 

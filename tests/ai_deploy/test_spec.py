@@ -3,9 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
 from pydantic import ValidationError
 
 from components.ai_deploy.spec import AppSpec, Volume, create_body
+from tests.ai_deploy.clouds import floats
+from tests.ai_deploy.specs import changes, specs
 
 MINIMAL = {"name": "a", "region": "GRA", "image": "i:1", "flavor": "h100-1-gpu", "gpu": 1}
 CUSTOM = {"apiUrl": "http://<SELF>:8000/metrics", "valueLocation": "x", "targetValue": 50}
@@ -88,6 +91,31 @@ def test_the_reference_architecture_as_a_body() -> None:
     assert type(body["livenessProbe"]["port"]) is int
 
 
+def holds_null(value: Any) -> bool:
+    match value:
+        case dict():
+            return any(map(holds_null, value.values()))
+        case list():
+            return any(map(holds_null, value))
+        case _:
+            return value is None
+
+
+@given(changes())
+def test_no_setting_is_lost_on_the_way_to_a_body(pair: tuple[AppSpec, AppSpec]) -> None:
+    one, other = pair
+    assert (create_body(one) == create_body(other)) == (one == other)
+    assert not holds_null(create_body(one))
+
+
+@given(specs)
+def test_settings_come_back_from_the_engine_as_they_were(spec: AppSpec) -> None:
+    again = AppSpec.model_validate(floats(spec.settings()))
+    assert again == spec
+    # Equal numbers can still be of different kinds, and then are different JSON.
+    assert repr(again.settings()) == repr(spec.settings())
+
+
 @pytest.mark.parametrize(
     ("text", "wire"),
     [
@@ -134,6 +162,8 @@ def test_volumes_as_the_command_line_writes_them(text: str, wire: dict[str, Any]
         ({"env": {"A": ""}}, "A is empty"),
         ({"env": {"A=B": "c"}}, "no name of an environment variable"),
         ({"labels": {"ovh/id": "x"}}, "belong to the platform"),
+        ({"labels": {"deploy-nonce": "x"}}, "written by the program itself"),
+        ({"env": {"": "x"}}, "no name of an environment variable"),
         ({"liveness_probe": {"port": 1, "successThreshold": 2}}, "successThreshold must be 1"),
         ({"scaling_strategy": {}}, "either fixed or automatic"),
         (

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.ai_deploy.client import OvhApiError
-from components.ai_deploy.providers import TokenProvider, TokenSweepProvider
+from components.ai_deploy.providers import IdentityProvider, TokenProvider, TokenSweepProvider
 from tests.ai_deploy.clouds import Sky
 from tests.sandbox_cloud.fakes import PROJECT
 
@@ -106,8 +106,10 @@ def test_a_token_that_is_being_replaced_lives_until_the_engine_deletes_it(sky: S
     assert left_behind not in sky.tokens
 
 
-def test_destroy_sweeps_a_last_time(sky: Sky) -> None:
-    held = make(sky)
+def test_the_end_of_a_deployment_leaves_no_token_of_it_and_those_of_others(sky: Sky) -> None:
+    """The engine deletes the identity after all that state holds: what is left then was lost in a crash."""
     make(sky)
-    sky.provider(TokenSweepProvider).delete("id", sweep_inputs(held))
-    assert sky.tokens == [held]
+    make(sky, resource="prometheus")
+    other = make(sky, identity="fedcba9876543210")
+    sky.provider(IdentityProvider).delete(IDENTITY, {"service_name": PROJECT, "value": IDENTITY})
+    assert sky.tokens == [other]

@@ -47,9 +47,16 @@ def app(deployment: Deployment) -> dict[str, Any]:
     return deployment.one(f"{AI}:App").inputs
 
 
+def environment(deployment: Deployment) -> dict[str, str]:
+    """The app's environment; each value has to be a secret."""
+    env = app(deployment)["env"]
+    assert all(isinstance(value, Secret) for value in env.values())
+    return {name: secret.value for name, secret in env.items()}
+
+
 def body(deployment: Deployment) -> dict[str, Any]:
     """What `POST /app` gets for the app, without the labels of its owner."""
-    inputs = {**app(deployment), "env": app(deployment)["env"].value}
+    inputs = {**app(deployment), "env": environment(deployment)}
     fields = {name: inputs[name] for name in AppSpec.model_fields if name in inputs}
     return create_body(AppSpec.model_validate(fields))
 
@@ -128,8 +135,8 @@ def test_prod_is_the_app_of_the_reference_architecture(prod: Deployment) -> None
 
 @pytest.mark.parametrize("stack", ["dev", "prod", "sandbox"])
 def test_the_provider_accepts_the_app_of_every_stack(stack: str) -> None:
-    inputs = app(endpoint(stack))
-    result = AppProvider().check({}, {**inputs, "env": inputs["env"].value})
+    deployment = endpoint(stack)
+    result = AppProvider().check({}, {**app(deployment), "env": environment(deployment)})
     assert result.failures == []
 
 
@@ -169,7 +176,7 @@ def test_an_argument_reaches_vllm_as_it_was_written() -> None:
 
 
 def test_the_hugging_face_token_travels_as_a_secret_and_without_a_warning(prod: Deployment) -> None:
-    assert app(prod)["env"] == Secret({**ARTICLE_ENVIRONMENT, "HF_TOKEN": mocks.HUGGING_FACE_TOKEN})
+    assert environment(prod) == {**ARTICLE_ENVIRONMENT, "HF_TOKEN": mocks.HUGGING_FACE_TOKEN}
     texts = [text for resource in prod.resources for text in mocks.plain(resource.inputs)]
     assert not [text for text in texts if mocks.HUGGING_FACE_TOKEN in text]
     assert prod.warnings == []
@@ -177,7 +184,7 @@ def test_the_hugging_face_token_travels_as_a_secret_and_without_a_warning(prod: 
 
 def test_without_a_hugging_face_token_a_warning_names_the_model_and_who_needs_one() -> None:
     deployment = endpoint("dev")
-    assert "HF_TOKEN" not in app(deployment)["env"].value
+    assert "HF_TOKEN" not in app(deployment)["env"]
     (warning,) = deployment.warnings
     assert "mistralai/Ministral-3-3B-Instruct-2512" in warning
     assert "Gated models" in warning
@@ -187,7 +194,7 @@ def test_without_a_hugging_face_token_a_warning_names_the_model_and_who_needs_on
 
 def test_tokens_may_call_this_deployment_and_nothing_else(prod: Deployment) -> None:
     tokens = prod.of(f"{AI}:Token")
-    assert {token.name for token in tokens} == {"vllm-client-token", "vllm-scraper-token"}
+    assert {token.name for token in tokens} == {"vllm-client-token-1", "vllm-scraper-token-1"}
     for token in tokens:
         assert token.inputs["role"] == "ai_training_read"
         assert token.inputs["label_selector"] == f"deploy-identity={mocks.IDENTITY}"
@@ -204,8 +211,36 @@ def test_the_app_carries_the_identity_that_the_tokens_select(prod: Deployment) -
 
 def test_the_sweep_keeps_both_tokens(prod: Deployment) -> None:
     sweep = prod.one(f"{AI}:TokenSweep").inputs
-    assert sweep["token_ids"] == ["id-vllm-client-token", "id-vllm-scraper-token"]
+    assert sweep["token_ids"] == ["id-vllm-client-token-1", "id-vllm-scraper-token-1"]
     assert (sweep["identity"], sweep["service_name"]) == (mocks.IDENTITY, SERVICE)
+
+
+@pytest.mark.parametrize(("keep", "valid"), [("true", [3, 2]), ("false", [3])])
+def test_the_previous_generation_of_tokens_stays_valid_as_long_as_it_is_kept(
+    keep: str, valid: list[int]
+) -> None:
+    deployment = endpoint("dev", tokenGeneration="3", keepPreviousTokens=keep)
+    users = ("client", "scraper")
+    names = [f"vllm-{user}-token-{generation}" for user in users for generation in valid]
+    assert sorted(token.name for token in deployment.of(f"{AI}:Token")) == sorted(names)
+    kept = deployment.one(f"{AI}:TokenSweep").inputs["token_ids"]
+    assert kept == [f"id-{name}" for name in names]
+
+
+def test_the_first_generation_of_tokens_has_no_previous_one() -> None:
+    deployment = endpoint("dev", tokenGeneration="1", keepPreviousTokens="true")
+    assert len(deployment.of(f"{AI}:Token")) == 2
+
+
+def test_an_app_is_taken_over_only_when_an_id_is_given() -> None:
+    app_id = "0b1c2d3e-0000-4000-8000-000000000000"
+    assert app(endpoint("dev", adoptAppId=app_id))["adopt"] == app_id
+    assert "adopt" not in app(endpoint("dev"))
+
+
+def test_labels_of_the_stack_reach_the_app() -> None:
+    labelled = endpoint("dev", appLabels=json.dumps({"ai_deploy_token": "my_operator_token"}))
+    assert app(labelled)["labels"] == {"ai_deploy_token": "my_operator_token"}
 
 
 def test_the_gate_waits_for_the_app_with_the_token_of_callers(prod: Deployment) -> None:
@@ -260,7 +295,7 @@ FOLLOWERS = {"app_id", "url", "openai_base_url", "ready_host", "model"}
 
 def test_a_gate_that_fails_takes_away_no_app_and_no_token_and_shows_no_address() -> None:
     deployment = endpoint(failing=f"{AI}:Readiness")
-    assert [resource.type for resource in deployment.skipped] == [f"{AI}:Readiness"]
+    assert [resource.type for resource in deployment.skipped] == [f"{AI}:Readiness", f"{AI}:Verdict"]
     outputs = deployment.outputs
     assert {name for name, value in outputs.items() if value is mocks.UNKNOWN} == FOLLOWERS
     assert outputs["client_token"] == Secret(mocks.CLIENT_TOKEN)
@@ -268,7 +303,11 @@ def test_a_gate_that_fails_takes_away_no_app_and_no_token_and_shows_no_address()
 
 def test_a_refused_app_leaves_the_tokens_and_fails_what_needs_it() -> None:
     deployment = endpoint(failing=f"{AI}:App")
-    assert [resource.type for resource in deployment.skipped] == [f"{AI}:App", f"{AI}:Readiness"]
+    assert [resource.type for resource in deployment.skipped] == [
+        f"{AI}:App",
+        f"{AI}:Readiness",
+        f"{AI}:Verdict",
+    ]
     assert len(deployment.of(f"{AI}:Token")) == 2
     assert len(deployment.of(f"{AI}:TokenSweep")) == 1
 
@@ -295,6 +334,7 @@ def test_both_tokens_are_secret_outputs() -> None:
 @pytest.mark.parametrize(
     ("kind", "provider"),
     [
+        ("Verdict", "VerdictProvider"),
         ("Identity", "IdentityProvider"),
         ("App", "AppProvider"),
         ("Readiness", "ReadinessProvider"),

@@ -130,8 +130,17 @@ def kinds(deployment: Deployment) -> set[str]:
 @pytest.mark.parametrize("stack", STACKS)
 def test_monitoring_waits_for_no_gpu(stack: str) -> None:
     """A refused app or a gate that fails costs the scrape job and nothing else of the monitoring."""
-    assert kinds(run(stack, failing=f"{AI}:Readiness")) == {f"{AI}:Readiness", mocks.SCRAPE_CONFIG}
-    assert kinds(run(stack, failing=f"{AI}:App")) == {f"{AI}:App", f"{AI}:Readiness", mocks.SCRAPE_CONFIG}
+    assert kinds(run(stack, failing=f"{AI}:Readiness")) == {
+        f"{AI}:Readiness",
+        f"{AI}:Verdict",
+        mocks.SCRAPE_CONFIG,
+    }
+    assert kinds(run(stack, failing=f"{AI}:App")) == {
+        f"{AI}:App",
+        f"{AI}:Readiness",
+        f"{AI}:Verdict",
+        mocks.SCRAPE_CONFIG,
+    }
 
 
 @pytest.mark.parametrize("stack", STACKS)

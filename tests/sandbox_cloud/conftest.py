@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.test_utils import TestServer
+from aiohttp import web
 
 from sandbox.clock import Clock
 from sandbox.cloud import Cloud, CloudSettings
@@ -67,7 +67,7 @@ MakeWorld = Callable[..., Awaitable[World]]
 @pytest.fixture
 async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
     """Starts clouds; `speed` is platform seconds per second, other arguments are settings."""
-    servers: list[TestServer] = []
+    runners: list[web.AppRunner] = []
     sessions: list[aiohttp.ClientSession] = []
 
     async def make(speed: float = 1000, **settings: Any) -> World:
@@ -81,19 +81,21 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             directory=tmp_path,
         )
         cloud.connect(gateway)
-        server = TestServer(cloud.application())
-        await server.start_server()
-        servers.append(server)
+        # Not aiohttp's TestServer: it ends calls whose clients have gone, the local cloud carries them out.
+        runner = web.AppRunner(cloud.application(), access_log=None)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
         session = aiohttp.ClientSession()
         sessions.append(session)
-        client = Client(session, f"http://{server.host}:{server.port}")
+        client = Client(session, f"http://127.0.0.1:{runner.addresses[0][1]}")
         return World(cloud, client, replicas, gateway, clusters)
 
     yield make
     for session in sessions:
         await session.close()
-    for server in servers:
-        await server.close()
+    for runner in runners:
+        await runner.cleanup()
 
 
 @pytest.fixture

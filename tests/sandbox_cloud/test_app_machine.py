@@ -131,6 +131,17 @@ def test_a_dead_replica_is_restarted_and_the_app_is_scaling_meanwhile() -> None:
     assert len(simulation.times(Verb.RESTART)) == 1
 
 
+def test_a_time_in_which_the_platform_stood_still_does_not_count_for_the_deadline() -> None:
+    for resumes, end in ((True, State.RUNNING), (False, State.FAILED)):
+        simulation = simulate(ARTICLE, downloads(0))
+        simulation.run(20)
+        simulation.now = 5000
+        if resumes:
+            simulation.machine = app_machine.resume(simulation.machine, simulation.now)
+        simulation.run(10_000)
+        assert simulation.history[-1][1] is end
+
+
 def test_more_replicas_serve_one_by_one_and_fewer_get_their_grace_period() -> None:
     simulation = simulate(ARTICLE, downloads(0))
     simulation.run(1000)

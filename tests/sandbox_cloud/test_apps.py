@@ -231,6 +231,10 @@ async def test_an_update_can_be_made_to_need_a_restart(make_world: MakeWorld) ->
     await world.in_state(app["id"], "RUNNING")
     answer = await world.client.project("PUT", f"{path}/image", {"url": "vllm/vllm-openai:v0.14.0"})
     assert "v0.14.0" in answer["message"]
+    change = {"envVars": [{"name": "A", "value": "1"}], "flavor": "h100-1-gpu", "probe": PROBE}
+    updated = await world.client.project("PUT", path, change)
+    assert updated["spec"]["resources"]["flavor"] == "h100-1-gpu"
+    assert updated["status"]["state"] == "RUNNING"
     await world.client.project("PUT", f"{path}/scalingstrategy", {"fixed": {"replicas": 2}})
 
     async def two() -> bool:
@@ -238,11 +242,15 @@ async def test_an_update_can_be_made_to_need_a_restart(make_world: MakeWorld) ->
 
     await until(two, "two replicas")
     assert {replica.spec["image"] for replica in world.replicas.made} == {"vllm/vllm-openai:v0.13.0"}
+    assert {replica.spec["envVars"] for replica in world.replicas.made} == {None}
     await world.client.project("PUT", f"{path}/stop")
     await world.in_state(app["id"], "STOPPED")
     await world.client.project("PUT", f"{path}/start")
     await world.in_state(app["id"], "RUNNING")
-    assert world.replicas.made[-1].spec["image"] == "vllm/vllm-openai:v0.14.0"
+    spec: Any = world.replicas.made[-1].spec
+    assert spec["image"] == "vllm/vllm-openai:v0.14.0"
+    assert (spec["envVars"], spec["probe"]["path"]) == (change["envVars"], PROBE["path"])
+    assert world.cloud.resources()[0]["eurPerHour"] == 2 * 3.10
 
 
 async def test_the_scaler_adds_replicas_under_load_and_removes_them_afterwards(world: World) -> None:
@@ -354,7 +362,7 @@ async def test_capabilities_name_regions_flavors_and_quota(world: World) -> None
     flavors = await world.client.project("GET", "/ai/capabilities/region/GRA/flavor")
     h100 = next(flavor for flavor in flavors if flavor["id"] == "h100-1-gpu")
     assert (h100["type"], h100["gpuInformation"]["gpuModel"], h100["max"]) == ("gpu", "H100", 4)
-    assert (await world.client.project("GET", "/ai/capabilities/quota"))["resources"]["gpu"] == 4
+    assert (await world.client.project("GET", "/ai/capabilities/quota"))["resources"]["GPU"] == 4
     assert (await world.client.refused("GET", "/ai/capabilities/region/GRA11/flavor")).status == 404
     assert await world.client.project("GET", "/ai/authorization") == {"authorized": True}
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import errno
+from typing import Any
 
 import aiohttp
 import pytest
 
+from sandbox.cloud.calls import CUT
 from tests.sandbox_cloud.conftest import MakeWorld, World
-from tests.sandbox_cloud.fakes import CREDENTIALS, PROJECT, app_spec
+from tests.sandbox_cloud.fakes import CREDENTIALS, PROJECT, app_spec, until
 
 PATH = f"/cloud/project/{PROJECT}"
+
+
+async def arm(world: World, **fault: Any) -> None:
+    answer = await world.client.plain("POST", "/sandbox/faults", json=fault)
+    assert answer.status == 200, answer
 
 
 async def test_the_time_needs_no_signature_and_details_do(world: World) -> None:
@@ -124,11 +133,127 @@ async def test_a_lost_answer_has_acted(world: World) -> None:
     assert [(call["method"], call["status"]) for call in calls] == [("POST", 200), ("GET", 200)]
 
 
-async def test_a_fault_that_cannot_be_is_refused(world: World) -> None:
-    answer = await world.client.plain("POST", "/sandbox/faults", json={"path": "(", "times": 2})
+async def test_a_reset_connection_has_done_nothing(world: World) -> None:
+    await arm(world, path="/ai/app$", method="POST", reset=True)
+    with pytest.raises(aiohttp.ClientOSError) as error:
+        await world.client.project("POST", "/ai/app", app_spec())
+    assert error.value.errno == errno.ECONNRESET
+    assert await world.client.project("GET", "/ai/app") == []
+    calls = (await world.client.plain("GET", "/sandbox/calls")).body
+    assert [(call["method"], call["status"]) for call in calls] == [("POST", CUT), ("GET", 200)]
+
+
+async def test_a_slow_call_is_carried_out_although_its_client_has_gone(world: World) -> None:
+    await arm(world, path="/ai/app$", method="POST", delay_seconds=0.2)
+    posted = asyncio.create_task(world.client.project("POST", "/ai/app", app_spec()))
+
+    async def met() -> bool:
+        return not (await world.client.plain("GET", "/sandbox/faults")).body
+
+    await until(met, "the fault is met")
+    posted.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await posted
+
+    async def made() -> bool:
+        return await world.kinds() == ["ai-app"]
+
+    await until(made, "the app")
+
+
+async def test_a_fault_lets_calls_pass_first(world: World) -> None:
+    await arm(world, path="/ai/app$", after=2, status=500)
+    for left in (1, 0):
+        assert await world.client.project("GET", "/ai/app") == []
+        await world.client.project("GET", "/ai/token")
+        (fault,) = (await world.client.plain("GET", "/sandbox/faults")).body
+        assert (fault["after"], fault["count"]) == (left, 1)
+    assert (await world.client.refused("GET", "/ai/app")).status == 500
+    assert await world.client.project("GET", "/ai/app") == []
+
+
+async def test_calls_at_the_same_time_pass_and_fail_one_by_one(world: World) -> None:
+    await arm(world, path="/ai/app$", method="POST", after=3, count=2, status=503)
+    free = app_spec(resources={"flavor": "ai1-1-cpu", "cpu": 1})
+    calls = (world.client.call("POST", f"{PATH}/ai/app", free) for _ in range(8))
+    statuses = [answer.status for answer in await asyncio.gather(*calls)]
+    assert sorted(statuses) == [200] * 6 + [503] * 2
+    assert len(await world.client.project("GET", "/ai/app")) == 6
+
+
+async def test_a_call_that_meets_a_fault_is_not_counted_by_the_next_one(world: World) -> None:
+    await arm(world, path="/ai/app$", status=500)
+    await arm(world, path="/ai/app$", after=1, status=502)
+    statuses = [(await world.client.call("GET", f"{PATH}/ai/app")).status for _ in range(4)]
+    assert statuses == [500, 200, 502, 200]
+
+
+async def test_a_fault_can_be_about_the_app_of_a_name(world: World) -> None:
+    mine = await world.client.project("POST", "/ai/app", app_spec(name="mine", labels={"team": "a"}))
+    other = await world.client.project("POST", "/ai/app", app_spec(name="other", labels={"team": "b"}))
+    await arm(world, path="/", about="^mine$", count=100, status=500, body={"message": "no"})
+    expected = [
+        ("POST", "/ai/app", app_spec(name="mine"), 500),
+        ("POST", "/ai/app", app_spec(name="mine too"), 200),
+        ("GET", f"/ai/app/{mine['id']}", None, 500),
+        ("GET", f"/ai/app/{other['id']}", None, 200),
+        ("PUT", f"/ai/app/{mine['id']}/label", {"name": "x", "value": "y"}, 500),
+        ("PUT", f"/ai/app/{other['id']}/label", {"name": "mine", "value": "y"}, 200),
+        ("GET", "/ai/app?labelSelector=team=a", None, 500),
+        ("GET", "/ai/app?labelSelector=team=b", None, 200),
+        ("GET", "/ai/app?labelSelector=team", None, 400),
+        ("GET", "/ai/app", None, 200),
+        ("GET", "/ai/app/none", None, 404),
+        ("POST", "/ai/app", "no object", 400),
+        ("DELETE", f"/ai/app/{mine['id']}?force=true", None, 500),
+        ("DELETE", f"/ai/app/{other['id']}?force=true", None, 200),
+    ]
+    for method, path, body, status in expected:
+        answer = await world.client.call(method, PATH + path, body)
+        assert answer.status == status, f"{method} {path}: {answer}"
+    assert (await world.client.plain("GET", "/sandbox/faults")).body[0]["count"] == 100 - 5
+
+
+async def test_a_fault_can_be_about_the_token_of_a_name(world: World) -> None:
+    body = {"name": "vllm-reader-1", "region": "GRA", "role": "ai_training_read"}
+    tokens = {
+        name: await world.client.project("POST", "/ai/token", body | {"name": name})
+        for name in ("vllm-reader-1", "vllm-scraper-1")
+    }
+    await arm(world, path="/ai/token", about="reader", count=3, status=500)
+    assert (await world.client.refused("POST", "/ai/token", body)).status == 500
+    for name, refused in (("vllm-scraper-1", False), ("vllm-reader-1", True)):
+        path = f"{PATH}/ai/token/{tokens[name]['id']}"
+        statuses = [
+            (await world.client.call("POST", f"{path}/renew")).status,
+            (await world.client.call("DELETE", path)).status,
+        ]
+        assert statuses == ([500, 500] if refused else [200, 200])
+    assert [shown["spec"]["name"] for shown in await world.client.project("GET", "/ai/token")] == [
+        "vllm-reader-1"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ({"path": "(", "times": 2}, ("path", "times")),
+        ({"path": "/", "status": 500, "about": "("}, ("about",)),
+        ({"path": "/", "status": 500, "after": -1}, ("after",)),
+        ({"path": "/", "status": 500, "reset": True}, ("status and reset", "exclude")),
+        ({"path": "/", "status": 500, "lost_answer": True}, ("status and lost_answer", "exclude")),
+        ({"path": "/", "lost_answer": True, "reset": True}, ("lost_answer and reset", "exclude")),
+        ({"path": "/", "reset": True, "body": "sorry"}, ("body and headers", "status")),
+        ({"path": "/", "after": 3}, ("nothing would happen", "delay_seconds")),
+    ],
+)
+async def test_a_fault_that_cannot_be_is_refused(
+    world: World, fault: dict[str, Any], named: tuple[str, ...]
+) -> None:
+    answer = await world.client.plain("POST", "/sandbox/faults", json=fault)
     assert answer.status == 400
-    assert "path" in answer.body["message"]
-    assert "times" in answer.body["message"]
+    assert all(word in answer.body["message"] for word in named), answer.body
+    assert (await world.client.plain("GET", "/sandbox/faults")).body == []
 
 
 async def test_recorded_calls_hide_secrets_and_logs_have_none(
@@ -145,5 +270,28 @@ async def test_recorded_calls_hide_secrets_and_logs_have_none(
     await world.in_state(app["id"], "RUNNING")
     calls = (await world.client.plain("GET", "/sandbox/calls")).body
     assert calls[0]["body"]["envVars"] == [{"name": "HF_TOKEN", "value": "***"}]
+    token = {"name": "reader", "region": "GRA", "role": "ai_training_read"}
+    value = (await world.client.project("POST", "/ai/token", token))["status"]["value"]
+    echo = {"message": "invalid value hf_topsecret"}
+    await arm(world, path="/ai/token$", status=400, body=echo)
+    assert (await world.client.refused("GET", "/ai/token")).body == echo
     for text in (str(calls), str(refusal.body), caplog.text):
         assert "hf_topsecret" not in text
+    for secret in (value, CREDENTIALS.application_secret, CREDENTIALS.consumer_key):
+        assert secret not in caplog.text + str((await world.client.plain("GET", "/sandbox/calls")).body)
+
+
+async def test_the_log_tells_where_the_sandbox_is_broken_without_repeating_what_it_was_given(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = await world.client.project("POST", "/ai/app", app_spec(probe={"path": "/health"}))
+
+    async def started() -> bool:
+        return bool(world.replicas.made)
+
+    await until(started, "a replica")
+    world.replicas.made[0].broken = True
+    await world.in_state(app["id"], "ERROR")
+    assert "RuntimeError in" in caplog.text
+    assert "fakes.py" in caplog.text
+    assert "secret detail" not in caplog.text.replace('raise RuntimeError("secret detail")', "")

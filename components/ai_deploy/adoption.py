@@ -1,0 +1,60 @@
+"""Taking over an app that exists, by its id: `pulumi import` cannot work for Python's dynamic providers.
+
+Until state holds the app nothing of it may be lost, nor may it be taken for a leftover of a crash. So the
+labels that make it ours are written by the readiness gate, which comes after state; here it only gets a
+nonce. By that, a second take-over of the same app (`pulumi up --replace`) is told from the first one, whose
+id the engine deletes afterwards.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from components.ai_deploy.api import AiDeploy, App
+from components.ai_deploy.lifecycle import DeployError, Owner, Say, confirmed
+from components.ai_deploy.plan import Call, differences
+from components.ai_deploy.spec import LABEL_IDENTITY, LABEL_NONCE, AppSpec
+
+
+def obstacles(api: AiDeploy, app_id: str, spec: AppSpec, owner: Owner) -> list[str]:
+    """Why an app that exists cannot be taken over as it is; empty when it can, or already was."""
+    app = api.find_app(app_id)
+    if app is None:
+        return ["does not exist"]
+    if _taken_over(app, owner):
+        return []
+    other = app.labels.get(LABEL_IDENTITY)
+    if other not in (None, owner.identity):
+        return [
+            f"belongs to the deployment {other}: if that one is no more, take the label {LABEL_IDENTITY} off "
+            f"(PUT /ai/app/{app_id}/label with value null)"
+        ]
+    return differences(spec.settings(), app.spec)
+
+
+def _taken_over(app: App, owner: Owner) -> bool:
+    return owner.labels.items() <= app.labels.items() and confirmed(app)
+
+
+def take_over(api: AiDeploy, app_id: str, spec: AppSpec, owner: Owner, say: Say) -> tuple[App, str] | None:
+    """An app that exists, with the nonce by which this take-over is told from others; None: make another one.
+
+    Nothing but the label with the nonce is written: the app becomes ours when the gate confirms it. One that
+    was taken over before is in state, so whoever asks for it wants it replaced. Raises DeployError.
+    """
+    found = obstacles(api, app_id, spec, owner)
+    app = api.find_app(app_id)
+    if found or app is None:
+        raise DeployError(f"app {app_id} cannot be taken over: {'; '.join(found)}.")
+    if _taken_over(app, owner):
+        say(f"{owner.resource}: app {app_id} was taken over before, so a new one is made")
+        return None
+    nonce = secrets.token_hex(8)
+    api.change_app(app_id, Call("/label", {"name": LABEL_NONCE, "value": nonce}))
+    return app, nonce
+
+
+def is_anew(api: AiDeploy, app_id: str, nonce: str) -> bool:
+    """Whether an app that was taken over with `nonce` has been taken over once more since."""
+    app = api.find_app(app_id)
+    return app is not None and app.labels.get(LABEL_NONCE, nonce) != nonce
