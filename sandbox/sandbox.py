@@ -136,7 +136,8 @@ class Sandbox:
             **processes.mark(self.folder.root),
             "PULUMI_PYTHON_CMD": str(python),
             "PULUMI_HOME": str(self.folder.pulumi_home),
-            "PULUMI_BACKEND_URL": self.folder.state.as_uri(),
+            # Without the file of attributes beside each state, which a kill leaves empty and unreadable.
+            "PULUMI_BACKEND_URL": f"{self.folder.state.as_uri()}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": connection.passphrase,
             "PULUMI_OPTION_CWD": str(self.folder.project),
             "PULUMI_SKIP_UPDATE_CHECK": "true",

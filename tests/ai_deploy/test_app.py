@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from pulumi.output import UNKNOWN
+from pulumi.runtime import rpc
 
-from components.ai_deploy import lifecycle
+from components.ai_deploy import client, lifecycle
 from components.ai_deploy.api import App
 from components.ai_deploy.client import OvhApiError
 from components.ai_deploy.engine import Engine
@@ -17,7 +18,7 @@ from components.ai_deploy.plan import Call
 from components.ai_deploy.providers import AppProvider
 from components.ai_deploy.spec import AppSpec
 from components.unknowns import is_unknown
-from tests.ai_deploy.clouds import Sky, clouds, floats, inputs
+from tests.ai_deploy.clouds import SPEED, Sky, clouds, floats, inputs
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 OURS = Owner("0123456789abcdef", "vllm")
@@ -386,3 +387,58 @@ class TestCheck:
         assert (diff.changes, diff.replaces) == (True, [])
         region = AppProvider().diff("id", olds, inputs(olds=olds, region=UNKNOWN))
         assert (region.changes, region.replaces) == (True, ["region"])
+
+
+@pytest.mark.parametrize("answer", [None, {}, ["text"], 5])
+@pytest.mark.parametrize(
+    "path", [r"labelSelector=deploy-identity", r"labelSelector=deploy-nonce", r"/ai/app/[0-9a-f-]+$"]
+)
+def test_an_answer_of_another_form_loses_no_app(sky: Sky, path: str, answer: Any) -> None:
+    sky.fault("GET", path, status=200, body=answer, count=1000)
+    provider = sky.provider(AppProvider)
+    try:
+        made = [provider.create(inputs()).id]
+    except OvhApiError as error:
+        assert "was expected" in str(error)
+        made = []
+    assert sky.apps == made
+
+
+def test_an_app_that_comes_after_its_request_timed_out_is_found(
+    sky: Sky, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "REQUEST_TIMEOUT", 2.0)
+    # Carried out 30 s after the client has given up, on the clock of the provider.
+    sky.fault("POST", "/ai/app$", delay_seconds=2 + 30 / SPEED)
+    _, app_id, _ = made(sky)
+    assert sky.apps == [app_id]
+    assert sky.calls().count("POST /app") == 1
+
+
+def test_a_change_that_the_platform_does_not_show_is_named(sky: Sky) -> None:
+    provider, app_id, outs = made(sky)
+    sky.fault("PUT", f"/ai/app/{app_id}/scalingstrategy", status=200)
+    provider.update(app_id, outs, inputs(olds=outs, scaling_strategy=SCALING))
+    assert any("does not show them (scaling_strategy)" in text for text in sky.said)
+
+
+@pytest.mark.parametrize(
+    "path", ["$", "/label$", "/scalingstrategy$"], ids=["update", "label", "scalingstrategy"]
+)
+def test_an_answer_that_repeats_the_environment_is_redacted_whatever_was_asked(sky: Sky, path: str) -> None:
+    provider, app_id, outs = made(sky, env={"KEY": "old-secret-value"})
+    echo = {"message": "spec: KEY=old-secret-value, now new-secret-value"}
+    sky.fault("PUT", f"/ai/app/{app_id}{path}", status=400, body=echo)
+    news = inputs(olds=outs, env={"KEY": "new-secret-value"}, labels={"team": "a"}, scaling_strategy=SCALING)
+    with pytest.raises(DeployError, match=r"spec: KEY=\*\*\*, now \*\*\*"):
+        provider.update(app_id, outs, news)
+
+
+def test_a_variable_set_by_hand_is_a_secret_to_the_engine(sky: Sky) -> None:
+    provider, app_id, outs = made(sky)
+    sky.api.change_app(app_id, Call("", {"envVars": [{"name": "BY_HAND", "value": "by-hand-secret"}]}))
+    seen = provider.read(app_id, outs)
+    for props in (seen.inputs, seen.outs):
+        assert props is not None
+        assert rpc.unwrap_rpc_secret(props["env"]["BY_HAND"]) == "by-hand-secret"
+        assert all(map(rpc.is_rpc_secret, props["env"].values()))

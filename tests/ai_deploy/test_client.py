@@ -210,7 +210,14 @@ def test_it_gives_up_after_some_attempts_or_at_the_deadline() -> None:
             ["does not allow GET /x"],
         ),
         (
-            Answer(403, {"errorCode": "INVALID_CREDENTIAL", "message": "This credential is not valid"}),
+            Answer(
+                403,
+                {
+                    "class": "Client::Forbidden",
+                    "errorCode": "INVALID_CREDENTIAL",
+                    "message": "This credential is not valid",
+                },
+            ),
             ["INVALID_CREDENTIAL", "make new ones"],
         ),
         (
@@ -272,3 +279,38 @@ def test_before_each_attempt_to_change_something_somebody_may_object() -> None:
         assert server.count("PUT", "/1.0/x") == 1
         ovh.request("GET", "/x")
     assert asked == ["PUT /x", "PUT /x"]
+
+
+def test_a_clock_that_jumped_costs_one_more_request() -> None:
+    """The offset to the API's clock is asked once; a laptop that slept or NTP makes it wrong."""
+    ahead = [0, 3600]
+
+    def respond(request: Request) -> Answer:
+        if request.path == "/1.0/auth/time":
+            return Answer(body=int(time.time()) + ahead.pop(0))
+        behind = int(request.headers["X-Ovh-Timestamp"]) < time.time() + 60
+        refusal = {"errorCode": "QUERY_TIME_OUT", "message": "Query out of time"}
+        return Answer(400, refusal) if behind else Answer(body={"id": "x"})
+
+    with serving(respond) as server:
+        assert client(server).request("POST", "/cloud/x", {}) == {"id": "x"}
+    assert server.count("GET", "/1.0/auth/time") == 2
+    assert server.count("POST", "/1.0/cloud/x") == 2
+
+
+def test_a_clock_that_stays_wrong_is_named() -> None:
+    refusal = Answer(400, {"class": "Client::BadRequest", "message": "Query out of time"})
+    with (
+        serving(api(lambda _: refusal)) as server,
+        pytest.raises(OvhApiError, match="clock of this machine"),
+    ):
+        client(server).request("GET", "/cloud/x")
+    assert server.count("GET", "/1.0/cloud/x") == 2
+
+
+def test_a_time_that_is_none_is_an_error_of_the_api() -> None:
+    with (
+        serving(lambda _: Answer(body={})) as server,
+        pytest.raises(OvhApiError, match="a time was expected"),
+    ):
+        client(server).request("GET", "/cloud/x")

@@ -60,6 +60,19 @@ def test_a_token_whose_answer_was_lost_is_made_again_and_swept_up(sky: Sky, faul
     assert sky.tokens == [token]
 
 
+def test_a_token_whose_answer_was_lost_is_not_left_to_the_sweep(sky: Sky) -> None:
+    sky.fault("POST", "/token$", lost_answer=True)
+    token = make(sky)
+    assert sky.tokens == [token]
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, 5])
+def test_an_answer_without_a_token_is_asked_for_again(sky: Sky, answer: Any) -> None:
+    sky.fault("POST", "/token$", status=200, body=answer)
+    token = make(sky)
+    assert sky.tokens == [token]
+
+
 def test_a_refused_token_is_not_asked_for_again(sky: Sky) -> None:
     sky.fault("POST", "/token$", status=403, count=9, body={"message": "no"})
     with pytest.raises(OvhApiError, match="HTTP 403"):
