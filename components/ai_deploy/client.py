@@ -157,8 +157,6 @@ class OvhClient:
         content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
 
         def build(*, fresh: bool) -> httpx.Request:
-            if method != "GET" and self._before_change is not None:
-                self._before_change(name)
             headers = {"Content-Type": "application/json"} if body is not None else {}
             request = self._http.build_request(
                 method,
@@ -169,6 +167,9 @@ class OvhClient:
                 timeout=self._timeout(deadline),
             )
             request.headers.update(self._proof(request, content, fresh=fresh, deadline=deadline))
+            # Last, since the proof may have taken minutes to get.
+            if method != "GET" and self._before_change is not None:
+                self._before_change(name)
             return request
 
         repeatable = method in _IDEMPOTENT

@@ -192,6 +192,7 @@ class AppProvider(_CloudProvider):
         if app is None or app.state in LEAVING:
             return ReadResult("", {})
         seen = observed(_owned(props), app.spec)
+        changed = restarting(_settings(props), seen)
         labels = seen.pop("labels")
         owner = {
             "identity": labels.pop(LABEL_IDENTITY, ""),
@@ -202,9 +203,12 @@ class AppProvider(_CloudProvider):
         inputs = {**props, **seen, "env": env, "labels": labels, **owner}
         for name in ("state", *_OUTPUTS):
             inputs.pop(name, None)
+        # No program sets a state: the next diff shows that it has to go, and `check` counts a start.
         if app.state in RESTING:
-            # No program sets it: the next diff shows that it has to go, and `check` counts a start.
             inputs["state"] = app.state
+        elif changed or props.get("state") == _CHANGED:
+            # Of an update that was cut off nobody knows whether the containers have come anew, and are ready.
+            inputs["state"] = _CHANGED
         return ReadResult(id_, {**inputs, **_outputs(app), **_adoption(props)}, inputs)
 
     @_explained
@@ -269,6 +273,9 @@ def _owned(props: Props) -> Props:
     return {**_settings(props), "labels": {**(props.get("labels") or {}), **labels}}
 
 
+_CHANGED: Final = "CHANGED"
+"""Stands for a state of the app after its containers were changed behind the back of Pulumi's state."""
+
 _OUTPUTS: Final = ("url", "monitoring_url", "adopted_nonce")
 
 
@@ -283,11 +290,10 @@ def _adoption(props: Props) -> Props:
 
 def _announcement(olds: Props, news: Props) -> str:
     """What a change does to the running containers, for who looks at a preview."""
-    resource, changed = news["resource"], described(_settings(olds), _settings(news))
-    gate = "the update waits until it is ready again"
-    if "state" in olds:
-        what = f" {changed} changed, and" if changed else ""
-        return f"{resource}:{what} the app is {olds['state']} and will be started; {gate}."
+    resource, gate = news["resource"], "the update waits until it is ready again"
+    changed = described(_settings(olds), _settings(news)) or "what the containers run was"
+    if olds.get("state") in RESTING:
+        return f"{resource}: the app is {olds['state']} and will be started; {gate}."
     if news["container_updates"] == "restart":
         return f"{resource}: {changed} changed, so the app is stopped and started: down until then; {gate}."
     return (

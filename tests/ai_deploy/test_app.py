@@ -442,3 +442,23 @@ def test_a_variable_set_by_hand_is_a_secret_to_the_engine(sky: Sky) -> None:
         assert props is not None
         assert rpc.unwrap_rpc_secret(props["env"]["BY_HAND"]) == "by-hand-secret"
         assert all(map(rpc.is_rpc_secret, props["env"].values()))
+
+
+def test_containers_changed_behind_the_back_of_state_are_waited_for_again(sky: Sky) -> None:
+    """An update that was killed after its call: `refresh` finds the new image, `up` no difference in it."""
+    provider, app_id, outs = made(sky, container_updates="restart")
+    sky.in_state(app_id, "RUNNING")
+    sky.api.change_app(app_id, Call("", {"url": "new:1"}))
+    seen = provider.read(app_id, outs)
+    again = provider.read(app_id, floats(seen.outs))
+    assert floats(again.inputs) == floats(seen.inputs), "a second refresh must not forget it"
+    olds = floats(again.outs)
+    news = inputs(olds=floats(again.inputs), image="new:1", container_updates="restart")
+    assert news["starts"] == outs["starts"] + 1
+    assert provider.diff(app_id, olds, news).changes
+    result = provider.update(app_id, olds, news)
+    assert sky.calls()[-2:] == [f"PUT /app/{app_id}/stop", f"PUT /app/{app_id}/start"]
+    after = floats(result.outs)
+    assert not provider.diff(
+        app_id, after, inputs(olds=after, image="new:1", container_updates="restart")
+    ).changes
