@@ -212,6 +212,8 @@ def change(
         try:
             api.change_app(app_id, call)
         except OvhApiError as error:
+            if error.status == 404:
+                raise _gone(app_id) from error
             raise DeployError(
                 f"{error} Of {len(plan.calls)} changes {number} were made; `pulumi up` makes the rest, "
                 "`pulumi refresh` shows what the app has now."
@@ -229,12 +231,16 @@ def change(
     return app
 
 
+def _gone(app_id: str) -> DeployError:
+    return DeployError(f"app {app_id} does not exist any more: `pulumi refresh`, then `pulumi up`.")
+
+
 def _changed_app(api: AiDeploy, app_id: str, wanted: Settings, resource: str, say: Say) -> App:
     """The app as it is now; tells the user when it does not show a change, although none was refused."""
     for _ in api.client.clock.polls(SEARCH_SECONDS):
         found = api.find_app(app_id)
         if found is None or found.state in LEAVING:
-            raise DeployError(f"app {app_id} does not exist any more: `pulumi refresh`, then `pulumi up`.")
+            raise _gone(app_id)
         app, lacks = found, lacking(wanted, found.spec)
         if not lacks:
             return app

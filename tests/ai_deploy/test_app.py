@@ -18,7 +18,7 @@ from components.ai_deploy.plan import Call
 from components.ai_deploy.providers import AppProvider
 from components.ai_deploy.spec import AppSpec
 from components.unknowns import is_unknown
-from tests.ai_deploy.clouds import SPEED, Sky, clouds, floats, inputs
+from tests.ai_deploy.clouds import FAST, SPEED, Sky, clouds, floats, inputs
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 OURS = Owner("0123456789abcdef", "vllm")
@@ -462,3 +462,13 @@ def test_containers_changed_behind_the_back_of_state_are_waited_for_again(sky: S
     assert not provider.diff(
         app_id, after, inputs(olds=after, image="new:1", container_updates="restart")
     ).changes
+
+
+def test_a_change_of_an_app_that_was_deleted_by_hand_says_so(sky: Sky) -> None:
+    provider, app_id, outs = made(sky)
+    sky.api.delete_app(app_id, force=True)
+    for _ in FAST.polls(60 * SPEED):
+        if not sky.apps:
+            break
+    with pytest.raises(DeployError, match="does not exist any more: `pulumi refresh`"):
+        provider.update(app_id, outs, inputs(olds=outs, image="other:1"))
