@@ -142,7 +142,11 @@ class InferenceEndpoint(pulumi.ComponentResource):
             container_updates=settings.container_updates,
             adopt=settings.adopt_app_id or None,
             opts=pulumi.ResourceOptions(
-                parent=self, protect=protect, delete_before_replace=settings.delete_before_replace
+                parent=self,
+                protect=protect,
+                delete_before_replace=settings.delete_before_replace,
+                # Without a token no gate, and a replaced app would be deleted without one.
+                depends_on=list(tokens.values()),
             ),
         )
         ready = Readiness(

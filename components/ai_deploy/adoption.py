@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import secrets
 
-from components.ai_deploy.api import AiDeploy, App
+from components.ai_deploy.api import LEAVING, AiDeploy, App
 from components.ai_deploy.lifecycle import DeployError, Owner, Say, confirmed
 from components.ai_deploy.plan import Call, differences
-from components.ai_deploy.spec import LABEL_IDENTITY, LABEL_NONCE, AppSpec
+from components.ai_deploy.spec import LABEL_IDENTITY, LABEL_NONCE, LABEL_RESOURCE, AppSpec
 
 
 def obstacles(api: AiDeploy, app_id: str, spec: AppSpec, owner: Owner) -> list[str]:
     """Why an app that exists cannot be taken over as it is; empty when it can, or already was."""
     app = api.find_app(app_id)
-    if app is None:
-        return ["does not exist"]
+    if app is None or app.state in LEAVING:
+        return ["does not exist; without the setting a new one is made"]
     if _taken_over(app, owner):
         return []
-    other = app.labels.get(LABEL_IDENTITY)
-    if other not in (None, owner.identity):
+    identity = app.labels.get(LABEL_IDENTITY)
+    if identity == owner.identity:
+        return [f"belongs to the resource {app.labels.get(LABEL_RESOURCE)} of this deployment"]
+    if identity is not None:
         return [
-            f"belongs to the deployment {other}: if that one is no more, take the label {LABEL_IDENTITY} off "
+            f"belongs to the deployment {identity}: if that is no more, take the label {LABEL_IDENTITY} off "
             f"(PUT /ai/app/{app_id}/label with value null)"
         ]
     return differences(spec.settings(), app.spec)
@@ -40,15 +42,15 @@ def take_over(api: AiDeploy, app_id: str, spec: AppSpec, owner: Owner, say: Say)
     """An app that exists, with the nonce by which this take-over is told from others; None: make another one.
 
     Nothing but the label with the nonce is written: the app becomes ours when the gate confirms it. One that
-    was taken over before is in state, so whoever asks for it wants it replaced. Raises DeployError.
+    was taken over before, or has gone since, is what somebody wants replaced. Raises DeployError.
     """
-    found = obstacles(api, app_id, spec, owner)
     app = api.find_app(app_id)
-    if found or app is None:
-        raise DeployError(f"app {app_id} cannot be taken over: {'; '.join(found)}.")
-    if _taken_over(app, owner):
+    if app is None or app.state in LEAVING or _taken_over(app, owner):
         say(f"{owner.resource}: app {app_id} was taken over before, so a new one is made")
         return None
+    found = obstacles(api, app_id, spec, owner)
+    if found:
+        raise DeployError(f"app {app_id} cannot be taken over: {'; '.join(found)}.")
     nonce = secrets.token_hex(8)
     api.change_app(app_id, Call("/label", {"name": LABEL_NONCE, "value": nonce}))
     return app, nonce

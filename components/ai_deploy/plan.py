@@ -21,7 +21,9 @@ from components.ai_deploy.spec import (
     AppSpec,
     AutomaticScaling,
     CustomMetrics,
+    DeploymentStrategy,
     FixedScaling,
+    Probe,
 )
 
 Settings = Mapping[str, Any]
@@ -164,6 +166,7 @@ def differences(wanted: Settings, live: Mapping[str, Any]) -> list[str]:
     All fields count, also those that no call changes; values of the environment, which may be secrets, are
     not shown, and what the platform fills in or the autoscaler moves is no difference.
     """
+    port = live.get("defaultHttpPort") or 8080
     has = {
         **observed(wanted, live),
         "name": live.get("name"),
@@ -172,9 +175,13 @@ def differences(wanted: Settings, live: Mapping[str, Any]) -> list[str]:
         "unsecure_http": bool(live.get("unsecureHttp")),
         "partner_id": live.get("partnerId"),
         "grpc_port": live.get("grpcPort"),
+        # What nobody has set is as the platform has it by default.
+        "default_http_port": port,
+        "readiness_probe": live.get("probe") and Probe(port=port).wire() | _given(live["probe"]),
+        "liveness_probe": live.get("livenessProbe")
+        and Probe(port=port).wire() | _given(live["livenessProbe"]),
+        "deployment_strategy": DeploymentStrategy().wire() | _given(live.get("deploymentStrategy") or {}),
     }
-    for probe, name in (("readiness_probe", "probe"), ("liveness_probe", "livenessProbe")):
-        has[probe] = has[probe] if wanted.get(probe) else live.get(name)
     has["labels"] = {name: value for name, value in has["labels"].items() if name not in MANAGED_LABELS}
     before, after = dict(_leaves("", has)), dict(_leaves("", wanted))
     return [
@@ -184,21 +191,20 @@ def differences(wanted: Settings, live: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _given(value: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if item is not None}
+
+
 def _volume(live: Mapping[str, Any]) -> dict[str, Any]:
+    # The source may still stand in the volume itself, which is deprecated.
     source = live.get("volumeSource") or {
-        # Deprecated, but answers may still have them here.
-        key: live.get(key)
-        for key in ("standalone", "dataStore", "publicGit", "publicSwift")
+        key: live.get(key) for key in ("standalone", "dataStore", "publicGit", "publicSwift")
     }
-    known = {key: live[key] for key in ("mountPath", "permission", "cache") if live.get(key) is not None}
-    given = {key: value for key, value in source.items() if value is not None}
+    known = {key: live.get(key) for key in ("mountPath", "permission", "cache")}
     return {
         "cache": False,
-        **known,
-        "volumeSource": {
-            key: {name: item for name, item in value.items() if item is not None}
-            for key, value in given.items()
-        },
+        **_given(known),
+        "volumeSource": {key: _given(value) for key, value in _given(source).items()},
     }
 
 

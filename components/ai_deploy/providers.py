@@ -152,12 +152,22 @@ class AppProvider(_CloudProvider):
         failures = []
         if news["container_updates"] not in (*get_args(ContainerUpdates), UNKNOWN):
             failures.append(CheckFailure("container_updates", f"is one of {get_args(ContainerUpdates)}"))
-        if news.get("adopt") and not _olds and not is_unknown(news):
+        if _olds:
+            self._held.add(news["resource"])
+        elif news.get("adopt") and news["resource"] not in self._held:
             failures += self._obstacles(inputs)
         return CheckResult(inputs, failures)
 
+    @functools.cached_property
+    def _held(self) -> set[str]:
+        """Resources that state holds: one that is replaced is checked a second time as if it were new."""
+        return set()
+
     @_explained
     def _obstacles(self, inputs: Props) -> list[CheckFailure]:
+        if is_unknown([inputs["adopt"], inputs["service_name"], _settings(inputs)]):
+            return []
+        # An identity that is not known yet belongs to no app.
         found = adoption.obstacles(self._api(inputs), inputs["adopt"], _spec(inputs), _owner(inputs))
         return [CheckFailure("adopt", f"app {inputs['adopt']}: {obstacle}") for obstacle in found]
 
