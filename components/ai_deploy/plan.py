@@ -177,10 +177,9 @@ def differences(wanted: Settings, live: Mapping[str, Any]) -> list[str]:
         "grpc_port": live.get("grpcPort"),
         # What nobody has set is as the platform has it by default.
         "default_http_port": port,
-        "readiness_probe": live.get("probe") and Probe(port=port).wire() | _given(live["probe"]),
-        "liveness_probe": live.get("livenessProbe")
-        and Probe(port=port).wire() | _given(live["livenessProbe"]),
-        "deployment_strategy": DeploymentStrategy().wire() | _given(live.get("deploymentStrategy") or {}),
+        "readiness_probe": _probe(wanted.get("readiness_probe"), live.get("probe"), port),
+        "liveness_probe": _probe(wanted.get("liveness_probe"), live.get("livenessProbe"), port),
+        "deployment_strategy": _part(DeploymentStrategy().wire(), live.get("deploymentStrategy") or {}),
     }
     has["labels"] = {name: value for name, value in has["labels"].items() if name not in MANAGED_LABELS}
     before, after = dict(_leaves("", has)), dict(_leaves("", wanted))
@@ -193,6 +192,15 @@ def differences(wanted: Settings, live: Mapping[str, Any]) -> list[str]:
 
 def _given(value: Mapping[str, Any]) -> dict[str, Any]:
     return {key: item for key, item in value.items() if item is not None}
+
+
+def _probe(wanted: Any, live: Mapping[str, Any] | None, port: int) -> dict[str, Any] | None:
+    if live is None:
+        return None
+    defaults = Probe(port=port).wire()
+    given = {key: live[key] for key in defaults if live.get(key) is not None}
+    # Of a probe that nobody wants, what somebody has set says enough.
+    return given if wanted is None else defaults | given
 
 
 def _volume(live: Mapping[str, Any]) -> dict[str, Any]:
