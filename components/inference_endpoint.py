@@ -164,7 +164,7 @@ class InferenceEndpoint(pulumi.ComponentResource):
         self.ready_host = ready.url.apply(lambda url: urlsplit(url).netloc)
         self.client_token = callers.value
         self.scraper_token = scraper.value
-        self.platform_dashboard_url = app.monitoring_url
+        self.platform_dashboard_url = ready.monitoring_url
         self.register_outputs({"app_id": self.app_id, "url": self.url, "client_token": self.client_token})
 
     def _container_environment(self, settings: EndpointSettings) -> dict[str, pulumi.Input[str]]:

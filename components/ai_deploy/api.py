@@ -92,8 +92,8 @@ class AiDeploy:
         self._secrets = set(secrets)
 
     def redact(self, text: str) -> str:
-        """The text without the secrets that are known here."""
-        return redact(text, self._secrets)
+        """The text without the secrets that are known here, those of the credentials included."""
+        return redact(text, {*self._secrets, *self.client.credentials.secrets})
 
     def apps(self, label: str, value: str) -> list[App]:
         """Apps of all regions that carry a label. The API's own filter is not relied on."""

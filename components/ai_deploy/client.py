@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -108,7 +108,7 @@ def _remedy(request: str, answer: str, missing_rights: Collection[str]) -> str:
 
 @dataclass(frozen=True)
 class _Token:
-    value: str
+    value: str = field(repr=False)
     renew_at: float
 
 

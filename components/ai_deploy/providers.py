@@ -83,7 +83,9 @@ class _CloudProvider(ResourceProvider):
 
 def _secrets(props: Props) -> list[str]:
     """Environment and token of a resource."""
-    values = [*(props.get("env") or {}).values(), props.get("token"), props.get("value")]
+    # The value of an identity is none.
+    token = props.get("value") if "token_name" in props else props.get("token")
+    values = [*(props.get("env") or {}).values(), token]
     return [value for value in values if isinstance(value, str)]
 
 

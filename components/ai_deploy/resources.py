@@ -157,6 +157,8 @@ class Readiness(Resource, module="ai-deploy", name="Readiness"):
     """Public address of the app that serves, without trailing slash."""
     app_id: Output[str]
     """Id of the app that serves."""
+    monitoring_url: Output[str | None]
+    """The platform's own dashboard of the app that serves."""
     model: Output[str]
     """Name under which the model is listed."""
     failure: Output[str]
@@ -186,6 +188,7 @@ class Readiness(Resource, module="ai-deploy", name="Readiness"):
                 "app_id": app.id,
                 "app_resource": app.resource,
                 "identity": app.identity,
+                "monitoring_url": app.monitoring_url,
                 "starts": app.starts,
                 "resource": resource_name,
                 "token": Output.secret(token),

@@ -252,7 +252,9 @@ def environment_variables(value: _Variables) -> _Variables:
 def user_labels(value: _Variables) -> _Variables:
     """`value`, if a user may set these labels; else ValueError."""
     for name in value:
-        if not name or name.startswith(PLATFORM_LABEL_PREFIX):
+        if not name:
+            raise ValueError("a label has no name")
+        if name.startswith(PLATFORM_LABEL_PREFIX):
             raise ValueError(f"{name!r}: labels under {PLATFORM_LABEL_PREFIX} belong to the platform")
         if name in MANAGED_LABELS:
             raise ValueError(f"{name!r} is written by the program itself")

@@ -328,6 +328,25 @@ def test_each_setting_counts_by_itself(path: str, value: Any) -> None:
         assert plan(observed(arrived(new), created(old)), new.settings()).changed == (field,)
 
 
+WIRE = {
+    "readiness_probe": "probe",
+    "liveness_probe": "livenessProbe",
+    "deployment_strategy": "deploymentStrategy",
+}
+
+
+@pytest.mark.parametrize("path", [path for path, _ in ELSEWHERE if path.partition(".")[0] in WIRE])
+def test_what_an_app_to_be_taken_over_does_not_show_is_the_default(path: str) -> None:
+    """Were it taken for what is wanted, the difference would never be found."""
+    field, _, member = path.partition(".")
+    value = dict(ELSEWHERE)[path]
+    port = {} if field == "deployment_strategy" else {"port": 8000}
+    wanted = changed(**{field: {**port, member: value}})
+    live = created(wanted)
+    del live[WIRE[field]][member]
+    assert [line.partition(":")[0] for line in differences(wanted.settings(), live)] == [path]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "calls"),
     [

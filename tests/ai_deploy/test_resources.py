@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi.runtime import mocks, rpc
+from pulumi.runtime.settings import ROOT
 
 from components.ai_deploy.providers import AppProvider
 from components.ai_deploy.resources import App, Identity, Readiness, Token, TokenSweep
@@ -49,6 +50,8 @@ def engine() -> Iterator[Engine]:
     engine = Engine()
     mocks.set_mocks(engine, project="ovh-vllm", stack="test")
     yield engine
+    # The mocks leave their stack behind, and no test after this one could run a program.
+    ROOT.set(None)
     asyncio.set_event_loop(None)
     loop.close()
 
@@ -179,6 +182,7 @@ def test_a_whole_endpoint_hangs_together(engine: Engine) -> None:
         "app_id": "vllm-id",
         "app_resource": "vllm",
         "identity": "0123456789abcdef",
+        "monitoring_url": "https://m",
         "starts": 0,
         "resource": "gate",
         "token": "token-secret",

@@ -290,7 +290,7 @@ def test_addresses_are_those_of_the_gate_and_no_secrets(prod: Deployment) -> Non
     assert prod.outputs["platform_dashboard_url"] == mocks.PLATFORM_DASHBOARD
 
 
-FOLLOWERS = {"app_id", "url", "openai_base_url", "ready_host", "model"}
+FOLLOWERS = {"app_id", "url", "openai_base_url", "ready_host", "model", "platform_dashboard_url"}
 
 
 def test_a_gate_that_fails_takes_away_no_app_and_no_token_and_shows_no_address() -> None:

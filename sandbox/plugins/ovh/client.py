@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
@@ -25,9 +25,9 @@ class Credentials:
 
     endpoint: str
     application_key: str = ""
-    application_secret: str = ""
-    consumer_key: str = ""
-    access_token: str = ""
+    application_secret: str = field(default="", repr=False)
+    consumer_key: str = field(default="", repr=False)
+    access_token: str = field(default="", repr=False)
     headers: tuple[tuple[str, str], ...] = ()
     user_agent_extra: str = ""
 
