@@ -97,6 +97,7 @@ class InferenceEndpoint(pulumi.ComponentResource):
         protect: bool,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """Declares the endpoint in the project `service_name`; `protect` is for the app alone."""
         super().__init__("ovh-vllm:components:InferenceEndpoint", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
         identity = Identity(f"{name}-identity", service_name=service_name, opts=child)

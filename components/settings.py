@@ -21,8 +21,13 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from components.ai_deploy.lifecycle import ContainerUpdates
-from components.ai_deploy.spec import Probe, Volume, environment_variables, user_labels
+from components.ai_deploy.spec import (
+    ContainerUpdates,
+    Probe,
+    Volume,
+    environment_variables,
+    user_labels,
+)
 from components.flavors import FLAVORS
 from components.setting_types import (
     AiRegion,

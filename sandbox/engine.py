@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Engine:
     """Runs Pulumi commands; `environment` is what `.sandbox/env` exports."""
 
     pulumi: Path
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
 
     def run(self, *arguments: str) -> None:
         """Runs a command whose output the user sees; raises EngineError when it fails.

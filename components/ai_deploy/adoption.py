@@ -11,14 +11,14 @@ from __future__ import annotations
 import secrets
 
 from components.ai_deploy.api import LEAVING, AiDeploy, App
-from components.ai_deploy.lifecycle import DeployError, Owner, Say, confirmed
+from components.ai_deploy.errors import DeployError, Say
+from components.ai_deploy.ownership import Owner, confirmed
 from components.ai_deploy.plan import Call, differences
 from components.ai_deploy.spec import LABEL_IDENTITY, LABEL_NONCE, LABEL_RESOURCE, AppSpec
 
 
-def obstacles(api: AiDeploy, app_id: str, spec: AppSpec, owner: Owner) -> list[str]:
-    """Why an app that exists cannot be taken over as it is; empty when it can, or already was."""
-    app = api.find_app(app_id)
+def obstacles(app: App | None, spec: AppSpec, owner: Owner) -> list[str]:
+    """Why an app that exists (None: it does not) cannot be taken over as it is; empty when it can, or was."""
     if app is None or app.state in LEAVING:
         return ["does not exist; without the setting a new one is made"]
     if _taken_over(app, owner):
@@ -29,7 +29,7 @@ def obstacles(api: AiDeploy, app_id: str, spec: AppSpec, owner: Owner) -> list[s
     if identity is not None:
         return [
             f"belongs to the deployment {identity}: if that is no more, take the label {LABEL_IDENTITY} off "
-            f"(PUT /ai/app/{app_id}/label with value null)"
+            f"(PUT /ai/app/{app.id}/label with value null)"
         ]
     return differences(spec.settings(), app.spec)
 
@@ -46,9 +46,10 @@ def take_over(api: AiDeploy, app_id: str, spec: AppSpec, owner: Owner, say: Say)
     """
     app = api.find_app(app_id)
     if app is None or app.state in LEAVING or _taken_over(app, owner):
-        say(f"{owner.resource}: app {app_id} was taken over before, so a new one is made")
+        what = "is gone" if app is None or app.state in LEAVING else "was taken over before"
+        say(f"{owner.resource}: app {app_id} {what}, so a new one is made")
         return None
-    found = obstacles(api, app_id, spec, owner)
+    found = obstacles(app, spec, owner)
     if found:
         raise DeployError(f"app {app_id} cannot be taken over: {'; '.join(found)}.")
     nonce = secrets.token_hex(8)
@@ -56,7 +57,7 @@ def take_over(api: AiDeploy, app_id: str, spec: AppSpec, owner: Owner, say: Say)
     return app, nonce
 
 
-def is_anew(api: AiDeploy, app_id: str, nonce: str) -> bool:
-    """Whether an app that was taken over with `nonce` has been taken over once more since."""
+def taken_over_since(api: AiDeploy, app_id: str, nonce: str) -> bool:
+    """Whether an app that was taken over with `nonce` has been taken over once more."""
     app = api.find_app(app_id)
     return app is not None and app.labels.get(LABEL_NONCE, nonce) != nonce

@@ -56,7 +56,7 @@ class App:
 
     @property
     def gpus(self) -> int:
-        """GPUs that the app holds now, or has been promised while it starts."""
+        """GPUs that the app holds now, or has been promised while it starts; none while it rests."""
         if self.state in RESTING | LEAVING | {"STOPPING"}:
             return 0
         scaling = self.spec.get("scalingStrategy") or {}
@@ -117,9 +117,8 @@ class AiDeploy:
         try:
             app = self._app(self._object(f"/app/{app_id}", deadline=deadline))
         except OvhApiError as error:
-            if error.status == 404:
-                return None
-            raise
+            self._require_missing(error, "/app")
+            return None
         return None if app.state in GONE else app
 
     def create_app(self, body: Mapping[str, Any]) -> App:
@@ -143,7 +142,7 @@ class AiDeploy:
     def delete_app(self, app_id: str, *, force: bool = False) -> None:
         """Deletes an app; one that is gone is no error. `force` kills a running one."""
         params = {"force": "true"} if force else None
-        self._delete(f"/app/{app_id}", params)
+        self._delete("/app", app_id, params)
 
     def log(self, app_id: str, deadline: float | None = None) -> list[str]:
         """The last lines that the app's containers wrote, oldest first."""
@@ -159,9 +158,8 @@ class AiDeploy:
         try:
             return self._object(f"/token/{token_id}")
         except OvhApiError as error:
-            if error.status == 404:
-                return None
-            raise
+            self._require_missing(error, "/token")
+            return None
 
     def create_token(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Creates a token; the answer is the only one that shows its value (`status.value`)."""
@@ -169,7 +167,7 @@ class AiDeploy:
 
     def delete_token(self, token_id: str) -> None:
         """Revokes a token; one that is gone is no error."""
-        self._delete(f"/token/{token_id}")
+        self._delete("/token", token_id)
 
     def _object(
         self, path: str, params: Mapping[str, str] | None = None, deadline: float | None = None
@@ -182,12 +180,20 @@ class AiDeploy:
             raise _unexpected(f"GET {path}", "a list", answer)
         return answer
 
-    def _delete(self, path: str, params: Mapping[str, str] | None = None) -> None:
+    def _delete(self, kind: str, id_: str, params: Mapping[str, str] | None = None) -> None:
         try:
-            self._request("DELETE", path, params=params)
+            self._request("DELETE", f"{kind}/{id_}", params=params)
         except OvhApiError as error:
-            if error.status != 404:
-                raise
+            self._require_missing(error, kind)
+
+    def _require_missing(self, error: OvhApiError, kind: str) -> None:
+        """Raises unless the error means that the thing does not exist.
+
+        A project that the credentials cannot see answers 404 to everything: what is in it would be forgotten.
+        """
+        if error.status != 404:
+            raise error
+        self._list(kind)
 
     def _request(
         self,

@@ -37,6 +37,8 @@ _TRANSIENT: Final = frozenset({500, 502, 503, 504})
 _NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _TOKEN_MARGIN: Final = 60.0
 """Seconds before its end at which an OAuth2 token is renewed."""
+_SOON: Final = 5.0
+_LATE: Final = 60.0
 _MESSAGE_LENGTH: Final = 500
 """Characters of an answer without JSON that an error shows."""
 
@@ -72,13 +74,15 @@ class OvhApiError(Exception):
         """Whether the platform may have done what was asked, although it did not say so."""
         self.timed_out = timed_out
         """Whether no answer came in time: the platform may yet do what was asked."""
+        self.settles_seconds = _LATE if timed_out else _SOON
+        """How long to look for what was to be created, before it can be taken for not created."""
         head = " ".join(filter(None, (f"HTTP {status}" if status else "no answer", error_class)))
         answer = f"{error_class} {message}".lower()
         self.about_quota = "quota" in answer
         """Whether it speaks of a quota; which class such a refusal has is not documented."""
         self.out_of_time = "query_time_out" in answer or "query out of time" in answer
         """Whether the signature was refused for its time; nothing was done then."""
-        remedy = _remedy(request, answer, missing_rights)
+        remedy = _remedy(request, status, answer, missing_rights)
         super().__init__(
             f"{request}: {head}: {message.rstrip('.')}."
             + (f" (query id {query_id})" if query_id else "")
@@ -86,13 +90,15 @@ class OvhApiError(Exception):
         )
 
 
-def _remedy(request: str, answer: str, missing_rights: Collection[str]) -> str:
+def _remedy(request: str, status: int | None, answer: str, missing_rights: Collection[str]) -> str:
     """What to do about an error, "" when there is nothing better than the message itself."""
     if missing_rights:
         return f"Give the credentials these rights (IAM): {', '.join(missing_rights)}."
     if "not_granted_call" in answer or "not been granted" in answer:
         return f"The consumer key does not allow {request}: make one with this right."
-    if re.search(r"invalid_?credential|not_?credential|invalid_?key|invalid_?auth_?token|expired", answer):
+    wrong = r"invalid_?credential|not_?credential|invalid_?key|invalid_?auth_?token|expired"
+    # Without an answer it may be a certificate that has expired.
+    if status in (400, 401, 403) and re.search(wrong, answer):
         return "The credentials are wrong, expired or not yet validated: make new ones and set them again."
     if "signature" in answer:
         return "The application secret or the consumer key is wrong, or belongs to another endpoint."

@@ -10,14 +10,14 @@ other than RUNNING is not documented: if it does not, the gate looks at the old 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from components.ai_deploy.api import LEAVING, RESTING, AiDeploy, App
 from components.ai_deploy.client import OvhApiError
-from components.ai_deploy.lifecycle import DeployError, Owner, Say, confirm, mark_ready, remove_leftovers
+from components.ai_deploy.errors import DeployError, Say
+from components.ai_deploy.ownership import Owner, confirm, leftovers, mark_ready
 from components.ai_deploy.waiting import duration
 
 PROGRESS_SECONDS = 30.0
@@ -32,14 +32,6 @@ _CALLABLE_STATES = frozenset({"RUNNING", "STANDBY"})
 """STANDBY is an app scaled to zero [inferred]; a call wakes it."""
 _PASSING = frozenset({404, 408, 425, 429})
 """Client errors that an app which is coming up may answer for a while."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """What the gate found."""
-
-    url: str
-    """Public address of the app without trailing slash."""
 
 
 class _NotYetError(Exception):
@@ -60,8 +52,10 @@ def wait_until_ready(
     timeout: float,
     resource: str,
     say: Say,
-) -> Ready:
-    """Confirms the app as one of `owner`, then waits until it serves `model`; at most `timeout` seconds.
+) -> str:
+    """Confirms the app as one of `owner`, waits until it serves `model`, and returns its public address.
+
+    All of it takes at most `timeout` seconds; after a failure reading the log comes on top.
 
     `token` is the AI token to call it with, `resource` names the gate in messages. Raises DeployError with
     state, the platform's words, the last log lines and what to do; the app is kept in any case.
@@ -79,13 +73,13 @@ def wait_until_ready(
                     raise _NeverError("it was deleted")
                 # The first act: what state holds shall not be taken for a leftover.
                 confirm(api, app, owner, deadline)
-                ready = _look(app, http, model)
+                url = _look(app, http, model)
                 mark_ready(api, app, deadline)
-                # One whose creation was under way when its engine was killed may have come late.
-                remove_leftovers(api, owner.identity, say, resource=owner.resource, keep=app_id)
-                return ready
+                _drop_latecomers(api, app_id, owner, say)
+                return url
             except OvhApiError as error:
-                if error.status is not None and error.status < 500 and error.status != 429:
+                # A change may be refused for the state that the app is in just now.
+                if error.status is not None and error.status < 500 and error.status not in (409, 429):
                     raise
                 missing = api.redact(str(error))
             except _NotYetError as error:
@@ -103,7 +97,18 @@ def wait_until_ready(
     raise DeployError(_failure(api, app_id, app, reason))
 
 
-def _look(app: App, http: httpx.Client, model: str) -> Ready:
+def _drop_latecomers(api: AiDeploy, app_id: str, owner: Owner, say: Say) -> None:
+    """Deletes apps that came up late, after the engine that had asked for them was killed; waits for none."""
+    try:
+        for app in leftovers(api, owner.identity, owner.resource):
+            if app.id != app_id:
+                say(f"{owner.resource}: deleting app {app.id}, left over from an update that was cut off")
+                api.delete_app(app.id, force=True)
+    except OvhApiError as error:
+        say(f"{owner.resource}: the app serves, but what a crash may have left behind stays: {error}")
+
+
+def _look(app: App, http: httpx.Client, model: str) -> str:
     """One look at the app; raises _NotYetError or _NeverError."""
     if app.state in RESTING:
         raise _NeverError(f"it is {app.state} and will not start by itself")
@@ -121,7 +126,7 @@ def _look(app: App, http: httpx.Client, model: str) -> Ready:
     answer = _call(http, "POST", f"{app.url}/v1/chat/completions", question)
     if not (answer.get("usage") or {}).get("completion_tokens"):
         raise _NotYetError("the chat completion held no token")
-    return Ready(app.url)
+    return app.url
 
 
 def _call(http: httpx.Client, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

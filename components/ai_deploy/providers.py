@@ -29,14 +29,23 @@ from pulumi.runtime.rpc import UNKNOWN, wrap_rpc_secret
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from components.ai_deploy import adoption, gate, lifecycle, tokens
+from components.ai_deploy import adoption, gate, ownership, removal, tokens
 from components.ai_deploy.api import LEAVING, RESTING, AiDeploy, App
+from components.ai_deploy.change import change
 from components.ai_deploy.client import OvhApiError, OvhClient
+from components.ai_deploy.creation import create
 from components.ai_deploy.credentials import CredentialsError, find_credentials
 from components.ai_deploy.engine import ENGINE, Engine, EngineGoneError
-from components.ai_deploy.lifecycle import ContainerUpdates, DeployError, Owner
+from components.ai_deploy.errors import DeployError
+from components.ai_deploy.ownership import Owner
 from components.ai_deploy.plan import described, observed, plan, restarting
-from components.ai_deploy.spec import LABEL_IDENTITY, LABEL_RESOURCE, AppSpec
+from components.ai_deploy.spec import (
+    LABEL_IDENTITY,
+    LABEL_NONCE,
+    LABEL_RESOURCE,
+    AppSpec,
+    ContainerUpdates,
+)
 from components.ai_deploy.waiting import WALL_CLOCK, Clock
 from components.unknowns import is_unknown
 
@@ -122,9 +131,15 @@ class IdentityProvider(_CloudProvider):
     @_explained
     def delete(self, _id: str, _props: Props) -> None:
         """Deletes apps that were never confirmed, and tokens, of this deployment."""
-        api = self._api(_props)
-        lifecycle.remove_leftovers(api, _props["value"], self.engine.say)
-        tokens.sweep(api, _props["value"], (), self.engine.say)
+        api, identity = self._api(_props), _props["value"]
+        removal.remove_leftovers(api, ownership.leftovers(api, identity), self.engine.say)
+        for app in api.apps(LABEL_IDENTITY, identity):
+            # Somebody took it out of the state, and may want it.
+            self.engine.say(
+                f"app {app.id} ({app.state}) carries the id of this deployment, but the state does not hold "
+                "it: it bills until it is deleted in the Control Panel."
+            )
+        tokens.sweep(api, identity, (), self.engine.say)
 
 
 class AppProvider(_CloudProvider):
@@ -134,6 +149,7 @@ class AppProvider(_CloudProvider):
 
     - `container_updates`: how changes get to running containers; not itself a change of the app.
     - `adopt`: id of an app to take over instead of making one; without meaning once the app is another one.
+    - `state`, which no program sets but `read`: a state in which the app was found resting, or `CHANGED`.
     - `starts`, which `check` counts: how often the containers were made anew by a change, or started after
       they were found at rest. The readiness gate runs when it goes up. A hash of the settings would not do:
       it is as before when a change that failed is taken back or drift is put right, and secrets can be
@@ -155,22 +171,27 @@ class AppProvider(_CloudProvider):
         if news["container_updates"] not in (*get_args(ContainerUpdates), UNKNOWN):
             failures.append(CheckFailure("container_updates", f"is one of {get_args(ContainerUpdates)}"))
         if _olds:
-            self._held.add(news["resource"])
-        elif news.get("adopt") and news["resource"] not in self._held:
+            self._held.add((news["resource"], _olds.get("adopt")))
+        if news.get("adopt") and (news["resource"], news["adopt"]) not in self._held:
             failures += self._obstacles(inputs)
         return CheckResult(inputs, failures)
 
-    @functools.cached_property
-    def _held(self) -> set[str]:
-        """Resources that state holds: one that is replaced is checked a second time as if it were new."""
-        return set()
+    @property
+    def _held(self) -> set[tuple[str, str | None]]:
+        """Resources that state holds, and what they were to take over.
+
+        One that is replaced is checked a second time as if it were new, and shall not be compared again.
+        """
+        held: set[tuple[str, str | None]] = self.__dict__.setdefault("_seen", set())
+        return held
 
     @_explained
     def _obstacles(self, inputs: Props) -> list[CheckFailure]:
         if is_unknown([inputs["adopt"], inputs["service_name"], _settings(inputs)]):
             return []
         # An identity that is not known yet belongs to no app.
-        found = adoption.obstacles(self._api(inputs), inputs["adopt"], _spec(inputs), _owner(inputs))
+        app = self._api(inputs).find_app(inputs["adopt"])
+        found = adoption.obstacles(app, _spec(inputs), _owner(inputs))
         return [CheckFailure("adopt", f"app {inputs['adopt']}: {obstacle}") for obstacle in found]
 
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
@@ -194,7 +215,7 @@ class AppProvider(_CloudProvider):
             if taken is not None:
                 app, nonce = taken
                 return CreateResult(app.id, {**props, **_outputs(app), "adopted_nonce": nonce})
-        app = lifecycle.create(api, spec, owner, self.engine.say)
+        app = create(api, spec, owner, self.engine.say)
         return CreateResult(app.id, {**props, **_outputs(app)})
 
     @_explained
@@ -203,6 +224,7 @@ class AppProvider(_CloudProvider):
         app = self._api(props).find_app(id_)
         if app is None or app.state in LEAVING:
             return ReadResult("", {})
+        removal.check_owner(app, _owner(props))
         seen = observed(_owned(props), app.spec)
         changed = restarting(_settings(props), seen)
         labels = seen.pop("labels")
@@ -221,14 +243,17 @@ class AppProvider(_CloudProvider):
         elif changed or props.get("state") == _CHANGED:
             # Of an update that was cut off nobody knows whether the containers have come anew, and are ready.
             inputs["state"] = _CHANGED
-        return ReadResult(id_, {**inputs, **_outputs(app), **_adoption(props)}, inputs)
+        outs = {**inputs, **_outputs(app)}
+        if "adopted_nonce" in props:
+            outs["adopted_nonce"] = props["adopted_nonce"]
+        return ReadResult(id_, outs, inputs)
 
     @_explained
     def update(self, _id: str, _olds: Props, _news: Props) -> UpdateResult:
         """Makes the changes in place, and starts an app that rests when its containers have to come anew."""
         spec = _spec(_news)
         wanted = _owned({**_news, **spec.settings()})
-        app = lifecycle.change(
+        app = change(
             self._api(_news, _olds),
             _id,
             plan(_owned(_olds), wanted),
@@ -237,16 +262,20 @@ class AppProvider(_CloudProvider):
             _news["resource"],
             self.engine.say,
         )
-        return UpdateResult({**_news, **_outputs(app), **_adoption(_olds)})
+        outs = {**_news, **_outputs(app)}
+        if "adopted_nonce" in _olds:
+            # A take-over whose engine was killed before it could save this may have written another one.
+            outs["adopted_nonce"] = app.labels.get(LABEL_NONCE, _olds["adopted_nonce"])
+        return UpdateResult(outs)
 
     @_explained
     def delete(self, _id: str, _props: Props) -> None:
         """Stops the app, deletes it and waits until it is gone."""
-        api, nonce = self._api(_props), _adoption(_props).get("adopted_nonce")
-        if nonce is not None and adoption.is_anew(api, _id, nonce):
+        api, nonce = self._api(_props), _props.get("adopted_nonce")
+        if nonce is not None and adoption.taken_over_since(api, _id, nonce):
             self.engine.say(f"app {_id} is kept: it has been taken over anew")
         else:
-            lifecycle.retire(api, _id, _owner(_props))
+            removal.retire(api, _id, _owner(_props))
 
 
 _STAND_INS: Final = {
@@ -293,11 +322,6 @@ _OUTPUTS: Final = ("url", "monitoring_url", "adopted_nonce")
 
 def _outputs(app: App) -> Props:
     return {"url": app.url, "monitoring_url": app.monitoring_url}
-
-
-def _adoption(props: Props) -> Props:
-    """By what a take-over of the app is told from a later one, if it was taken over."""
-    return {key: props[key] for key in ("adopted_nonce",) if key in props}
 
 
 def _announcement(olds: Props, news: Props) -> str:
@@ -355,7 +379,7 @@ class ReadinessProvider(_CloudProvider):
             return UpdateResult({**_olds, "failure": str(error)})
 
     def _pass(self, props: Props) -> Props:
-        ready = gate.wait_until_ready(
+        url = gate.wait_until_ready(
             self._api(props),
             props["app_id"],
             Owner(props["identity"], props["app_resource"]),
@@ -366,7 +390,7 @@ class ReadinessProvider(_CloudProvider):
             say=self.engine.say,
         )
         known = {key: value for key, value in props.items() if key != "token"}
-        return {**known, "url": ready.url, "failure": ""}
+        return {**known, "url": url, "failure": ""}
 
 
 class VerdictProvider(ResourceProvider):
@@ -430,6 +454,10 @@ class TokenSweepProvider(_CloudProvider):
     def diff(self, _id: str, _olds: Props, _news: Props) -> DiffResult:
         """Whether to sweep again."""
         changed = _changed(_olds, _news, "service_name", "identity", "token_ids")
+        if changed and not set(_olds["token_ids"]) & set(_news["token_ids"]):
+            self.engine.say(
+                "This update revokes every token that is in use now; callers need the new one at once."
+            )
         return DiffResult(changes=bool(changed), replaces=[])
 
     @_explained

@@ -18,7 +18,6 @@ from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import Resource
 from pydantic import BaseModel
 
-from components.ai_deploy.lifecycle import ContainerUpdates
 from components.ai_deploy.providers import (
     AppProvider,
     IdentityProvider,
@@ -27,7 +26,14 @@ from components.ai_deploy.providers import (
     TokenSweepProvider,
     VerdictProvider,
 )
-from components.ai_deploy.spec import LABEL_IDENTITY, DeploymentStrategy, Probe, ScalingStrategy, Volume
+from components.ai_deploy.spec import (
+    LABEL_IDENTITY,
+    ContainerUpdates,
+    DeploymentStrategy,
+    Probe,
+    ScalingStrategy,
+    Volume,
+)
 from components.ai_deploy.tokens import Role
 
 
@@ -57,7 +63,8 @@ class App(Resource, module="ai-deploy", name="App"):
     `name`, `region`, `volumes`, `unsecure_http` and `partner_id` replace the app when they change, and so
     does taking a probe or the gRPC port away or going from GPUs to CPUs; everything else changes in place. A
     replacement is made before the old app goes and needs the GPUs of both: where quota forbids that, set
-    `ResourceOptions(delete_before_replace=True)`.
+    `ResourceOptions(delete_before_replace=True)`. Every app needs a `Readiness`: one that no gate has
+    confirmed counts as a leftover of a crash, and is deleted before it is replaced.
     """
 
     url: Output[str | None]
@@ -178,7 +185,7 @@ class Readiness(Resource, module="ai-deploy", name="Readiness"):
 
         `token` is an AI token that may call the app, `model` the name that its `/v1/models` has to list,
         `timeout_seconds` how long all of it may take (an image, 28 GB of weights and a probe's delay take
-        half an hour; default one hour).
+        half an hour; default one hour); reading the log for a failure comes on top.
         """
         super().__init__(
             ReadinessProvider(),

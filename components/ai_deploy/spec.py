@@ -31,6 +31,16 @@ MANAGED_LABELS = frozenset({LABEL_IDENTITY, LABEL_RESOURCE, LABEL_NONCE, LABEL_C
 PLATFORM_LABEL_PREFIX = "ovh/"
 """Labels under this prefix belong to the platform, which adds `ovh/id` and `ovh/type`."""
 
+ContainerUpdates = Literal["roll", "restart"]
+"""How a change of the containers gets to a running app; OVHcloud's guides contradict each other.
+
+`roll`: the platform replaces the containers itself, old ones serve meanwhile (guide "capabilities").
+`restart`: the app is stopped and started (guide "update a custom Docker image"), and answers nobody until it
+is up again. The first is the safer one: where it is wrong the old containers go on serving and the user is
+told; where the second is wrong an endpoint goes down for nothing, and its GPUs may be gone when it is to come
+back.
+"""
+
 # There is no "no probe", "no gRPC port" in an update: null means "leave as it is" there [inferred from the
 # API's remark that an empty list resets the command]. Taking one of them away is a replacement.
 

@@ -14,7 +14,8 @@ from typing import Literal
 
 from components.ai_deploy.api import AiDeploy
 from components.ai_deploy.client import OvhApiError
-from components.ai_deploy.lifecycle import DeployError, Owner, Say, search_seconds
+from components.ai_deploy.errors import DeployError, Say
+from components.ai_deploy.ownership import Owner
 
 Role = Literal["ai_training_operator", "ai_training_read"]
 """`ai_training_read` may call apps; `ai_training_operator` may stop and delete them as well."""
@@ -57,7 +58,7 @@ def create(api: AiDeploy, owner: Owner, region: str, role: Role, label_selector:
 
 def _discard(api: AiDeploy, name: str, error: OvhApiError) -> None:
     """Deletes the token whose creation was not answered, as soon as it shows up."""
-    for _ in api.client.clock.polls(search_seconds(error)):
+    for _ in api.client.clock.polls(error.settles_seconds):
         for token in api.tokens():
             if (token.get("spec") or {}).get("name") == name:
                 api.delete_token(str(token["id"]))

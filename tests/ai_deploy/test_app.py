@@ -9,16 +9,19 @@ import pytest
 from pulumi.output import UNKNOWN
 from pulumi.runtime import rpc
 
-from components.ai_deploy import client, lifecycle
+from components.ai_deploy import client, removal
 from components.ai_deploy.api import App
 from components.ai_deploy.client import OvhApiError
+from components.ai_deploy.creation import create
 from components.ai_deploy.engine import Engine
-from components.ai_deploy.lifecycle import DeployError, Owner, confirm, create
+from components.ai_deploy.errors import DeployError
+from components.ai_deploy.ownership import Owner, confirm, mark_ready
 from components.ai_deploy.plan import Call
-from components.ai_deploy.providers import AppProvider
+from components.ai_deploy.providers import AppProvider, IdentityProvider
 from components.ai_deploy.spec import AppSpec
 from components.unknowns import is_unknown
 from tests.ai_deploy.clouds import FAST, SPEED, Sky, clouds, floats, inputs
+from tests.sandbox_cloud.fakes import PROJECT
 
 NEVER = "00000000-0000-4000-8000-000000000000"
 OURS = Owner("0123456789abcdef", "vllm")
@@ -135,7 +138,9 @@ def test_an_accepted_app_is_never_lost_to_a_failing_read(sky: Sky) -> None:
 
 def test_an_app_that_cannot_be_made_says_so_and_leaves_nothing(sky: Sky) -> None:
     sky.fault("POST", "/ai/app$", status=500, count=1000, body={"message": "database is down"})
-    with pytest.raises(DeployError, match=r"database is down.*the next `pulumi up` deletes it first"):
+    with pytest.raises(
+        DeployError, match=r"database is down.*the next `pulumi up` or `pulumi destroy` deletes it first"
+    ):
         sky.provider(AppProvider).create(inputs())
     assert sky.apps == []
 
@@ -319,7 +324,7 @@ def test_delete_stops_waits_and_deletes(sky: Sky) -> None:
 def test_an_app_that_does_not_stop_is_deleted_by_force(
     sky: Sky, refusal: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "STOP_SECONDS", 10)
+    monkeypatch.setattr(removal, "STOP_SECONDS", 10)
     provider, app_id, outs = made(sky)
     sky.in_state(app_id, "RUNNING")
     sky.fault("PUT", "/stop$", body=None, **refusal)
@@ -472,3 +477,58 @@ def test_a_change_of_an_app_that_was_deleted_by_hand_says_so(sky: Sky) -> None:
             break
     with pytest.raises(DeployError, match="does not exist any more: `pulumi refresh`"):
         provider.update(app_id, outs, inputs(olds=outs, image="other:1"))
+
+
+def test_a_project_that_the_credentials_cannot_see_is_not_an_app_that_is_gone(sky: Sky) -> None:
+    """Another account's credentials in the shell: `destroy` would forget everything, and it would bill on."""
+    provider, app_id, outs = made(sky)
+    elsewhere = {**outs, "service_name": "f" * 32}
+    for forget in (provider.read, provider.delete):
+        with pytest.raises(OvhApiError, match="HTTP 404"):
+            forget(app_id, elsewhere)
+
+
+def test_an_app_that_another_deployment_has_taken_over_is_neither_read_nor_deleted(sky: Sky) -> None:
+    provider, app_id, outs = made(sky)
+    sky.api.change_app(app_id, Call("/label", {"name": "deploy-identity", "value": "fedcba9876543210"}))
+    for touch in (provider.read, provider.delete):
+        with pytest.raises(DeployError, match=r"belongs to the deployment fedcba9876543210 now"):
+            touch(app_id, outs)
+    assert sky.apps == [app_id]
+
+
+def test_an_app_that_a_first_attempt_made_is_found_when_the_second_is_refused(sky: Sky) -> None:
+    """The list of apps lags behind; the second attempt is refused for the GPU that the first one holds."""
+    sky.fault("POST", "/ai/app$", lost_answer=True)
+    sky.fault("POST", "/ai/app$", status=403, body={"message": "GPU quota exceeded"})
+    sky.fault("GET", "labelSelector=deploy-nonce", status=200, body=[], count=100)
+    provider = sky.provider(AppProvider)
+
+    class Watcher(Engine):
+        def require(self, action: str) -> None:
+            # The list is true again once the second attempt has been refused.
+            if action.startswith("POST") and "POST /app" in sky.calls():
+                sky.clear_faults()
+                sky.fault("POST", "/ai/app$", status=403, body={"message": "GPU quota exceeded"})
+
+    provider.engine = Watcher(None)
+    result = provider.create(inputs())
+    assert sky.apps == [result.id]
+
+
+def test_an_app_that_lives_is_no_leftover_though_a_label_of_it_was_taken_off(sky: Sky) -> None:
+    alive = by_hand(sky, OURS, confirmed=True)
+    mark_ready(sky.api, sky.app(alive.id), deadline=FAST.now() + 60)
+    sky.api.change_app(alive.id, Call("/label", {"name": "deploy-confirmed", "value": None}))
+    _, app_id, _ = made(sky)
+    assert set(sky.apps) == {alive.id, app_id}
+
+
+def test_the_end_of_a_deployment_names_an_app_that_the_state_does_not_hold(sky: Sky) -> None:
+    """Taken out of the state on purpose, or lost with an older checkpoint: nobody else would mention it."""
+    known = by_hand(sky, OURS, confirmed=True)
+    leftover = by_hand(sky, Owner(OURS.identity, "other"), confirmed=False)
+    sky.provider(IdentityProvider).delete(OURS.identity, {"service_name": PROJECT, "value": OURS.identity})
+    assert sky.apps == [known.id]
+    assert any(known.id in text and "bills until" in text for text in sky.said)
+    assert any(leftover.id in text and "left over" in text for text in sky.said)

@@ -11,7 +11,8 @@ from pulumi.output import UNKNOWN
 from components.ai_deploy import gate
 from components.ai_deploy.client import ATTEMPTS
 from components.ai_deploy.engine import Engine
-from components.ai_deploy.lifecycle import DeployError, Owner
+from components.ai_deploy.errors import DeployError
+from components.ai_deploy.ownership import Owner
 from components.ai_deploy.providers import AppProvider, ReadinessProvider, TokenProvider, VerdictProvider
 from components.ai_deploy.spec import AppSpec, create_body
 from tests.ai_deploy.clouds import FAST, MODEL, SPEED, Sky, clouds, floats, inputs

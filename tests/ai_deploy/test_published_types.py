@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from components.ai_deploy import api, gate, spec, tokens
 from components.ai_deploy.client import OvhClient
-from components.ai_deploy.lifecycle import Owner, confirm
+from components.ai_deploy.ownership import Owner, confirm
 from components.ai_deploy.plan import plan
 from components.ai_deploy.providers import AppProvider, TokenProvider
 from components.ai_deploy.spec import create_body
