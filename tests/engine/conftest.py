@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +26,17 @@ def at_speed(speed: int, folder: Path) -> Path:
     path = folder.with_suffix(".toml")
     path.write_text(f"speed = {speed}\n")
     return path
+
+
+def loud(directory: Path, handler: str) -> dict[str, str]:
+    """Environment variables that make every Python process log at DEBUG, from its start on.
+
+    `handler` is the argument of `logging.basicConfig` that says where to, as source code.
+    """
+    directory.mkdir()
+    script = f"import logging, os, sys\nlogging.basicConfig(level=logging.DEBUG, {handler})\n"
+    (directory / "sitecustomize.py").write_text(script)
+    return {"PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def git_status() -> str:
@@ -43,6 +57,25 @@ class Deployment:
         """Kinds of everything that exists in the local cloud, sorted."""
         return sorted(thing["kind"] for thing in self.sandbox.resources())
 
+    def state(self) -> list[dict[str, Any]]:
+        """The resources in the state of the stack `sandbox`, secrets shown."""
+        exported = self.engine.capture("stack", "export", "-s", "sandbox", "--show-secrets")
+        resources: list[dict[str, Any]] = _shown(json.loads(exported)["deployment"]["resources"])
+        return resources
+
+
+def _shown(value: Any) -> Any:
+    """A value of an exported state without what marks secrets."""
+    match value:
+        case {"plaintext": str(text)}:
+            return _shown(json.loads(text))
+        case dict():
+            return {key: _shown(item) for key, item in value.items()}
+        case list():
+            return [_shown(item) for item in value]
+        case _:
+            return value
+
 
 @pytest.fixture(scope="session")
 def toolchain() -> Toolchain:
@@ -55,7 +88,11 @@ def deployment(toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory) -
     before = git_status()
     folder = tmp_path_factory.mktemp("deployment") / "sandbox"
     sandbox = Sandbox(Folder(folder))
-    sandbox.start(at_speed(1000, folder))
+    with pytest.MonkeyPatch.context() as environment:
+        # So that what its log does not hold is in it at no level.
+        for name, value in loud(folder.with_name("loud"), "stream=sys.stderr").items():
+            environment.setenv(name, value)
+        sandbox.start(at_speed(1000, folder))
     try:
         engine = sandbox.engine(toolchain)
         engine = Engine(engine.pulumi, {**engine.environment, "HF_TOKEN": CANARY})
