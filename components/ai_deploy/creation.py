@@ -59,7 +59,11 @@ def _post(api: AiDeploy, spec: AppSpec, nonce: str) -> App:
         elif lost is None:
             raise DeployError(f"{failure} Wanted: {_wanted(spec)}.{shortage(api, failure)}") from failure
         # Also when an attempt is refused after one without an answer: that one's app may be in its way.
-        found = _search(api, nonce, lost.settles_seconds)
+        try:
+            found = _search(api, nonce, lost.settles_seconds)
+        except OvhApiError as error:
+            failure = error
+            break
         if found is not None:
             return found
         if not failure.may_have_acted:
@@ -78,4 +82,6 @@ def _search(api: AiDeploy, nonce: str, seconds: float) -> App | None:
 
 def _wanted(spec: AppSpec) -> str:
     unit, count = ("GPU", spec.gpu) if spec.gpu else ("CPU", spec.cpu)
-    return f"up to {spec.scaling_strategy.most_replicas} replicas with {count} {unit} ({spec.flavor}) each"
+    most = spec.scaling_strategy.most_replicas
+    replicas = f"up to {most} replicas with" if most > 1 else "1 replica with"
+    return f"{replicas} {count} {unit} ({spec.flavor})" + (" each" if most > 1 else "")
