@@ -10,7 +10,7 @@ unexport SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox sandbox-down sandbox-status test lint types unit clean
+.PHONY: help sandbox sandbox-down sandbox-status recover test lint types unit prove clean
 
 help: ## Lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ sandbox-down: $(VENV)/.ready ## Destroys the sandbox stack and ends every proces
 sandbox-status: $(VENV)/.ready ## Tells what runs in the sandbox and what it would cost
 	@$(SANDBOX) status
 
+recover: ## The way back after a killed or interrupted update: make recover STACK=dev
+	@test -n "$(STACK)" || { echo "which stack? make recover STACK=dev" >&2; exit 2; }
+	-pulumi cancel --yes -s $(STACK)
+	pulumi refresh --yes --skip-preview --clear-pending-creates -s $(STACK)
+	pulumi up --yes --skip-preview --continue-on-error -s $(STACK)
+
 test: lint types unit ## Lint, strict types and the test suite
 
 lint: $(VENV)/.ready
@@ -39,6 +45,9 @@ types: $(VENV)/.ready
 unit: $(VENV)/.ready
 	@$(RUN) -m sandbox.toolchain
 	@$(RUN) -m pytest -n 2 --dist loadfile
+
+prove: $(VENV)/.ready ## The long proofs; results go to docs/proof
+	@$(RUN) -m tests.prove.faults
 
 clean: ## Removes the virtual environment and caches of this checkout (run `make sandbox-down` first)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -410,7 +410,7 @@ class TestQuota:
             sky.api.stop_app(stopped)
             sky.in_state(stopped, "STOPPED")
             said = self.refused(sky)
-            assert "Wanted: up to 1 replicas with 2 GPU (l4-1-gpu) each" in said
+            assert "Wanted: 1 replica with 2 GPU (l4-1-gpu)" in said
             assert f"In use: 1 GPU by apps (somebody {user} 1)" in said
             assert "Quota of the project: 2 GPU" in said
             assert stopped not in said

@@ -132,7 +132,7 @@ def test_where_quota_forbids_both_the_old_app_can_go_first(mended: Seen, at_quot
 
 
 def test_without_that_setting_quota_refuses_and_the_old_app_serves_on(mended: Seen, at_quota: Seen) -> None:
-    assert re.search(r"QuotaExceeded.*Wanted: up to 1 replicas with 2 GPU", at_quota.said, re.DOTALL)
+    assert re.search(r"QuotaExceeded.*Wanted: 1 replica with 2 GPU", at_quota.said, re.DOTALL)
     assert at_quota.apps["at-quota"] == mended.apps["at-quota"]
     assert at_quota.states[at_quota.apps["at-quota"][0]] == "RUNNING"
 
