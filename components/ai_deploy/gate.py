@@ -85,8 +85,10 @@ def wait_until_ready(
             except _NotYetError as error:
                 missing = api.redact(str(error))
             except _NeverError as error:
-                raise DeployError(_failure(api, app_id, app, str(error))) from error
-            state = app.state if app else ""
+                state = app.state if app else "gone"
+                raise DeployError(_failure(api, app_id, app, state, str(error))) from error
+            # Unknown as long as the API has not told it once.
+            state = app.state if app else "unknown"
             news = (state, elapsed // PROGRESS_SECONDS)
             if news != said:
                 said = news
@@ -94,7 +96,7 @@ def wait_until_ready(
                 words = _last_words(api, app)
                 say(f"{resource}: {state} after {duration(elapsed)} (gives up in {left}), {missing}{words}")
     reason = f"gave up after {duration(timeout)}: {missing}"
-    raise DeployError(_failure(api, app_id, app, reason))
+    raise DeployError(_failure(api, app_id, app, state, reason))
 
 
 def _drop_latecomers(api: AiDeploy, app_id: str, owner: Owner, say: Say) -> None:
@@ -158,8 +160,7 @@ def _call(http: httpx.Client, method: str, url: str, body: dict[str, Any] | None
     raise _NotYetError(text)
 
 
-def _failure(api: AiDeploy, app_id: str, app: App | None, reason: str) -> str:
-    state = app.state if app else "gone"
+def _failure(api: AiDeploy, app_id: str, app: App | None, state: str, reason: str) -> str:
     lines = [
         f"app {app_id} is not ready: {reason}.",
         f"State: {state}" + (f" ({app.info})" if app and app.info else ""),

@@ -255,3 +255,12 @@ def test_a_preview_shows_no_verdict(sky: Sky) -> None:
     provider = VerdictProvider()
     assert not provider.diff("id", {"failure": ""}, {"failure": UNKNOWN}).changes
     assert provider.diff("id", {"failure": ""}, {"failure": "text"}).changes
+
+
+def test_an_app_that_the_api_never_told_of_is_unknown_and_not_gone(sky: Sky) -> None:
+    provider, props = prepared(sky, timeout=SPEED)
+    sky.fault("GET", f"/ai/app/{props['app_id']}$", status=500, count=1000)
+    said = failure(provider, props)
+    assert "State: unknown" in said
+    assert "makes a new one" not in said
+    assert "`pulumi up` waits again" in said

@@ -1,0 +1,1 @@
+"""The long proofs: what the real parts do, walked through exhaustively (`make prove`)."""
