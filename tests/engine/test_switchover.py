@@ -21,58 +21,13 @@ import pytest
 from sandbox.engine import EngineError
 from tests.engine.conftest import Deployment
 from tests.engine.fleet import until
+from tests.engine.traffic import Answer, Callers, now
 from tests.sandbox_cluster.clusters import tls
 
 NAME = "vllm-next"
 """Name of the new app: no call changes the name of a living one."""
 IMAGE = "vllm/vllm-openai:v0.13.1"
 SCRAPE_CONFIGS = "/apis/monitoring.coreos.com/v1alpha1/namespaces/monitoring/scrapeconfigs"
-
-
-def now() -> str:
-    """The time as the API writes it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-@dataclass
-class Callers:
-    """Clients that ask the endpoint all the time."""
-
-    trusted: ssl.SSLContext
-    outputs: dict[str, Any]
-    """What they were told last."""
-    answers: list[tuple[str, str, int | str]] = field(default_factory=list)
-    """When each answer came, from which address, with which status, or why there was none."""
-    _ended: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def calling(self, count: int) -> Iterator[None]:
-        threads = [threading.Thread(target=self._call) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            for thread in threads:
-                thread.join()
-
-    def served(self) -> None:
-        """Waits until somebody has been answered at the present address."""
-        url, known = self.outputs["endpoint_url"], len(self.answers)
-        until(lambda: any(told == url for _, told, _ in self.answers[known:]), "an answer to a caller")
-
-    def _call(self) -> None:
-        with httpx.Client(verify=self.trusted, timeout=30, trust_env=False) as client:
-            while not self._ended.wait(0.1):
-                told = self.outputs
-                bearer = {"Authorization": f"Bearer {told['client_token']}"}
-                answer: int | str
-                try:
-                    answer = client.get(f"{told['openai_base_url']}/models", headers=bearer).status_code
-                except httpx.HTTPError as error:
-                    answer = repr(error)
-                self.answers.append((now(), told["endpoint_url"], answer))
 
 
 @dataclass(frozen=True)
@@ -115,7 +70,7 @@ class Moves:
     completed: Step
     back: Step
     """The program is as before again."""
-    answers: list[tuple[str, str, int | str]]
+    answers: list[Answer]
     moved: dict[str, str]
     """When which target was first seen in the cluster."""
 
@@ -154,7 +109,7 @@ def test_nobody_is_turned_away_until_the_old_app_goes(moves: Moves) -> None:
         addresses[2]: now(),
     }
     for url, end in ends.items():
-        statuses = {status for time, told, status in moves.answers if told == url and time < end}
+        statuses = {answer.status for answer in moves.answers if answer.url == url and answer.when < end}
         assert statuses == {200}
 
 
@@ -219,8 +174,7 @@ def moves(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> I
 
     def settle(step: Step) -> Step:
         """Callers switch to what the update has put out."""
-        callers.outputs = step.outputs
-        callers.served()
+        callers.told(step.outputs)
         scraped(step.host)
         return step
 

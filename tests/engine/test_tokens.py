@@ -23,6 +23,7 @@ from components.ai_deploy.credentials import find_credentials
 from sandbox.smoke import Addresses
 from tests.engine.conftest import Deployment
 from tests.engine.fleet import until
+from tests.engine.traffic import Answer, Callers
 from tests.sandbox_cluster.clusters import tls
 
 # Several updates belong to one fixture, and other tests run at the same time.
@@ -31,56 +32,6 @@ pytestmark = pytest.mark.timeout(900)
 MONITORING = "/apis/monitoring.coreos.com"
 PROMETHEUS = f"{MONITORING}/v1/namespaces/monitoring/prometheuses/monitoring-prometheus"
 SCRAPE = f"{MONITORING}/v1alpha1/namespaces/monitoring/scrapeconfigs/vllm-ministral-0"
-
-
-@dataclass
-class Callers:
-    """Clients that ask the endpoint all the time, with the token that they were given last."""
-
-    url: str
-    model: str
-    token: str
-    trusted: ssl.SSLContext
-    answers: list[tuple[str, int | str]] = field(default_factory=list)
-    """The token and the status, or the failure, of each call."""
-    _ended: threading.Event = field(default_factory=threading.Event)
-
-    @contextmanager
-    def calling(self, count: int) -> Iterator[None]:
-        """Lets that many of them call meanwhile."""
-        threads = [threading.Thread(target=self._call) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            for thread in threads:
-                thread.join()
-
-    def status(self, token: str) -> int:
-        """What one call is answered."""
-        with httpx.Client(verify=self.trusted) as client:
-            return self._ask(client, token)
-
-    def served(self) -> None:
-        """Waits for an answer to the present token."""
-        token, before = self.token, len(self.answers)
-        until(lambda: any(given == token for given, _ in self.answers[before:]), "an answer to a caller")
-
-    def _call(self) -> None:
-        with httpx.Client(verify=self.trusted, timeout=30) as client:
-            while not self._ended.wait(0.05):
-                token = self.token
-                try:
-                    self.answers.append((token, self._ask(client, token)))
-                except httpx.HTTPError as error:
-                    self.answers.append((token, repr(error)))
-
-    def _ask(self, client: httpx.Client, token: str) -> int:
-        question = {"model": self.model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
-        bearer = {"Authorization": f"Bearer {token}"}
-        return client.post(f"{self.url}/chat/completions", json=question, headers=bearer).status_code
 
 
 @dataclass
@@ -180,7 +131,7 @@ class Rotation:
     """Tokens, id and name, that others made in the same project."""
     left_over: dict[str, str]
     """Tokens, id and name, that a killed update of this deployment made."""
-    answers: list[tuple[str, int | str]]
+    answers: list[Answer]
     errors: list[str]
     """How each scrape ended."""
     samples: list[str]
@@ -198,7 +149,7 @@ def rotation(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -
     sandbox, engine = deployment.sandbox, deployment.engine
     outputs = engine.outputs("sandbox")
     trusted = ssl.create_default_context(cafile=sandbox.connection.ca_bundle)
-    callers = Callers(outputs["openai_base_url"], outputs["model"], outputs["client_token"], trusted)
+    callers = Callers(trusted, outputs)
     scrapes = Scrapes(sandbox.addresses()[0], sandbox.folder.root)
     kubernetes = kubernetes_client(outputs["kubeconfig"], tmp_path_factory.mktemp("kubernetes"))
     api = AiDeploy(OvhClient(find_credentials({}, engine.environment)), sandbox.connection.service_name)
@@ -235,16 +186,14 @@ def rotation(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -
             callers.served()
 
             steps["raised"] = update("tokenGeneration=2")
-            callers.token = steps["raised"].client_token
-            callers.served()
+            callers.told({**outputs, "client_token": steps["raised"].client_token})
             scrapes.arrived(steps["raised"].tokens["vllm-scraper-token-2"])
             scrapes.another()
 
             patch(kubernetes, PROMETHEUS, {"paused": True})
             steps["raised again"] = update("tokenGeneration=3")
             scrapes.another()
-            callers.token = steps["raised again"].client_token
-            callers.served()
+            callers.told({**outputs, "client_token": steps["raised again"].client_token})
             scrapes.another()
             patch(kubernetes, PROMETHEUS, {"paused": None})
             scrapes.arrived(steps["raised again"].tokens["vllm-scraper-token-3"])
@@ -303,9 +252,9 @@ def others(api: AiDeploy, deployment: Deployment) -> tuple[dict[str, str], dict[
 
 
 def test_nobody_is_turned_away_while_tokens_change(rotation: Rotation) -> None:
-    assert {status for _, status in rotation.answers} == {200}
+    assert {answer.status for answer in rotation.answers} == {200}
     used = {rotation.steps[name].client_token for name in ("before", "raised", "raised again")}
-    assert {token for token, _ in rotation.answers} == used
+    assert {answer.token for answer in rotation.answers} == used
 
     assert [error for error in rotation.errors if "401" in error] == []
     # A machine that is busy may cost a scrape its two seconds.
