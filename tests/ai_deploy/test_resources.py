@@ -11,7 +11,6 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi.runtime import mocks, rpc
-from pulumi.runtime.settings import ROOT
 
 from components.ai_deploy.providers import AppProvider
 from components.ai_deploy.resources import App, Identity, Readiness, Token, TokenSweep
@@ -50,8 +49,6 @@ def engine() -> Iterator[Engine]:
     engine = Engine()
     mocks.set_mocks(engine, project="ovh-vllm", stack="test")
     yield engine
-    # The mocks leave their stack behind, and no test after this one could run a program.
-    ROOT.set(None)
     asyncio.set_event_loop(None)
     loop.close()
 

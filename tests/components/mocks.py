@@ -27,6 +27,7 @@ from pulumi.runtime import (
 )
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.proto import engine_pb2, resource_pb2
+from pulumi.runtime.settings import ROOT
 
 from components.settings import PROJECT, load
 from components.settings import Settings as StackSettings
@@ -304,6 +305,8 @@ def deploy(
     engine = _Engine(preview, failing)
 
     async def run() -> None:
+        # Mocks of the SDK, in other tests, leave their stack behind.
+        ROOT.set(None)
         configure(Settings(PROJECT, stack, monitor=engine, engine=engine, dry_run=preview))
         set_all_config(
             {f"{PROJECT}:{key}": value for key, value in (config or {}).items()},
