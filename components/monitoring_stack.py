@@ -20,7 +20,7 @@ from components.monitoring_values import (
     chart_values,
 )
 from components.settings import MonitoringSettings
-from components.unknowns import held_back
+from components.unknowns import held_back, unless_failed
 from dashboards import vllm
 
 NAMESPACE = "monitoring"
@@ -107,7 +107,7 @@ class MonitoringStack(pulumi.ComponentResource):
             opts=self._inside.merge(pulumi.ResourceOptions(depends_on=[admin, tls])),
         )
         self._release = release
-        self.grafana_url = self._grafana_address()
+        self.grafana_url = unless_failed(provider.id, self._grafana_address())
         self.grafana_dashboard_url = self.grafana_url.apply(
             lambda url: f"{url}/d/{vllm.UID}/{vllm.SLUG}" if url else None
         )

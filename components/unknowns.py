@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
 
 import pulumi
 from pulumi.output import Unknown
 from pulumi.runtime.rpc import UNKNOWN
+
+T = TypeVar("T")
 
 
 def is_unknown(value: Any) -> bool:
@@ -50,16 +52,36 @@ def required(output: pulumi.Output[str]) -> pulumi.Output[str]:
     )
 
 
+_OUTPUTS_SECONDS = 5.0
+"""What the stack's outputs get to reach the engine, which takes milliseconds; nothing tells when they have."""
+
+
 def held_back(text: str, needs: pulumi.Output[Any], others: pulumi.Output[Any]) -> pulumi.Output[str]:
-    """The text, at once when `needs` is known; when it failed, not before `others` is settled.
+    """The text, at once when `needs` is known; when it failed, not before `others` is settled and stored.
 
     The engine ends an update, with `--continue-on-error` too, at the first object whose provider does not
-    exist. An object that has this text among its inputs lets `others` finish first.
+    exist. An object that has this text among its inputs lets `others` finish first, and the outputs of the
+    stack be stored: without these nobody has the token of an endpoint that serves.
     """
 
     async def value() -> str:
-        if not pulumi.runtime.is_dry_run() and not await needs.is_known():
+        if await failed(needs):
             await others.is_known()
+            await asyncio.sleep(_OUTPUTS_SECONDS)
         return text
 
     return pulumi.Output.from_input(value())
+
+
+def unless_failed(needs: pulumi.Output[Any], output: pulumi.Output[T]) -> pulumi.Output[T | None]:
+    """The output, or None as soon as `needs` failed: an output of the stack must wait for nothing held back."""
+
+    async def chosen() -> Any:
+        return None if await failed(needs) else output
+
+    return pulumi.Output.from_input(chosen())
+
+
+async def failed(output: pulumi.Output[Any]) -> bool:
+    """Whether the output's resource has failed: in an update, everything else becomes known."""
+    return not pulumi.runtime.is_dry_run() and not await output.is_known()

@@ -70,6 +70,33 @@ def test_a_failed_branch_costs_not_the_other_and_the_next_update_finishes(
     assert deployment.kinds() == before
 
 
+def test_outputs_of_what_serves_are_stored_although_those_of_grafana_never_come(
+    deployment: Deployment,
+) -> None:
+    """Grafana's address is read from a load balancer, and that is never made without a cluster."""
+    engine = deployment.engine
+    before = deployment.kinds()
+    changes = {
+        "grafanaAccess": "load-balancer",
+        "grafanaPort": "8443",
+        "grafanaSourceRanges[0]": "127.0.0.0/8",
+    }
+    for key, value in changes.items():
+        engine.capture("config", "set", "-s", "dev", "--path", key, value)
+    fail_next(deployment, r"/kube$", {"class": "Server::Error", "message": "no capacity"})
+    try:
+        with pytest.raises(EngineError, match="no capacity"):
+            engine.capture("up", "-s", "dev", "--yes", "--skip-preview", "--continue-on-error")
+        assert answers(deployment)
+        assert engine.outputs("dev").get("grafana_url") is None
+    finally:
+        heal(deployment)
+        engine.capture("destroy", "-s", "dev", "--yes", "--skip-preview")
+        for key in changes:
+            engine.capture("config", "rm", "-s", "dev", key.partition("[")[0])
+    assert deployment.kinds() == before
+
+
 def test_destroy_keeps_the_reserved_address_of_prod_and_nothing_else(deployment: Deployment) -> None:
     engine = deployment.engine
     before = deployment.kinds()
