@@ -169,10 +169,8 @@ class AiDeploy:
         """Revokes a token; one that is gone is no error."""
         self._delete("/token", token_id)
 
-    def _object(
-        self, path: str, params: Mapping[str, str] | None = None, deadline: float | None = None
-    ) -> Mapping[str, Any]:
-        return _object(f"GET {path}", self._request("GET", path, params=params, deadline=deadline))
+    def _object(self, path: str, deadline: float | None = None) -> Mapping[str, Any]:
+        return _object(f"GET {path}", self._request("GET", path, deadline=deadline))
 
     def _list(self, path: str, params: Mapping[str, str] | None = None) -> list[Any]:
         answer = self._request("GET", path, params=params)

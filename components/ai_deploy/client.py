@@ -72,8 +72,7 @@ class OvhApiError(Exception):
         """IAM actions that the credentials lack, such as `publicCloudProject:apiovh:ai/app/create`."""
         self.may_have_acted = may_have_acted
         """Whether the platform may have done what was asked, although it did not say so."""
-        self.timed_out = timed_out
-        """Whether no answer came in time: the platform may yet do what was asked."""
+        # Without an answer in time the platform may be at work yet.
         self.settles_seconds = _LATE if timed_out else _SOON
         """How long to look for what was to be created, before it can be taken for not created."""
         head = " ".join(filter(None, (f"HTTP {status}" if status else "no answer", error_class)))

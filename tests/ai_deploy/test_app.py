@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def by_hand(sky: Sky, owner: Owner, *, confirmed: bool) -> App:
     if confirmed:
         confirm(sky.api, app, owner)
     return app
+
+
+def before_the_second_attempt(sky: Sky, act: Callable[[], None]) -> Engine:
+    """An engine that does something when an app is asked for once more."""
+
+    class Watcher(Engine):
+        def require(self, action: str) -> None:
+            if action.startswith("POST") and "POST /app" in sky.calls():
+                act()
+
+    return Watcher(None)
 
 
 def test_create_returns_before_the_app_runs_but_with_its_url(tmp_path: Path) -> None:
@@ -115,14 +127,8 @@ def test_an_app_that_appears_after_its_answer_was_given_up_is_deleted(sky: Sky) 
     sky.fault("POST", "/ai/app$", lost_answer=True)
     sky.fault("GET", "labelSelector=deploy-nonce", status=200, body=[], count=100)
     provider = sky.provider(AppProvider)
-
-    class Watcher(Engine):
-        def require(self, action: str) -> None:
-            # The list of apps is true again from the second attempt on.
-            if action.startswith("POST") and "POST /app" in sky.calls():
-                sky.clear_faults()
-
-    provider.engine = Watcher(None)
+    # The list of apps is true again from the second attempt on.
+    provider.engine = before_the_second_attempt(sky, sky.clear_faults)
     result = provider.create(inputs())
     assert sky.apps == [result.id]
     assert sky.calls().count("POST /app") == 2
@@ -502,16 +508,14 @@ def test_an_app_that_a_first_attempt_made_is_found_when_the_second_is_refused(sk
     sky.fault("POST", "/ai/app$", lost_answer=True)
     sky.fault("POST", "/ai/app$", status=403, body={"message": "GPU quota exceeded"})
     sky.fault("GET", "labelSelector=deploy-nonce", status=200, body=[], count=100)
+
+    def refuse() -> None:
+        # The list is true again once the second attempt has been refused.
+        sky.clear_faults()
+        sky.fault("POST", "/ai/app$", status=403, body={"message": "GPU quota exceeded"})
+
     provider = sky.provider(AppProvider)
-
-    class Watcher(Engine):
-        def require(self, action: str) -> None:
-            # The list is true again once the second attempt has been refused.
-            if action.startswith("POST") and "POST /app" in sky.calls():
-                sky.clear_faults()
-                sky.fault("POST", "/ai/app$", status=403, body={"message": "GPU quota exceeded"})
-
-    provider.engine = Watcher(None)
+    provider.engine = before_the_second_attempt(sky, refuse)
     result = provider.create(inputs())
     assert sky.apps == [result.id]
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,18 +148,15 @@ class Fleet:
 
     def apps_in_state(self) -> dict[str, list[str]]:
         """Ids of the apps that state holds, per name of the resource; two while one replaces the other."""
-        return self._ids(_APP)
+        return _ids(self.export(), _APP)
 
     def tokens_in_state(self) -> dict[str, list[str]]:
         """Ids of the tokens that state holds, per name of the resource."""
-        return self._ids(_TOKEN)
+        return _ids(self.export(), _TOKEN)
 
     def pending(self) -> list[str]:
         """Names of the resources of which state knows that something began with them, and not its end."""
-        return [
-            operation["resource"]["urn"].rpartition("::")[2]
-            for operation in self.export()["deployment"].get("pending_operations") or ()
-        ]
+        return _pending(self.export())
 
     def converged(self, resting: Collection[str] = ()) -> None:
         """Asserts that the cloud holds what state says, and state what the program says: nothing twice.
@@ -167,9 +164,10 @@ class Fleet:
         Every app runs, but those whose endpoint is named in `resting`. Nothing is billed that state does not
         know, and a preview finds nothing to do.
         """
-        assert self.pending() == []
-        apps = {name: _one(name, ids) for name, ids in self.apps_in_state().items()}
-        tokens = {name: _one(name, ids) for name, ids in self.tokens_in_state().items()}
+        state = self.export()
+        assert _pending(state) == []
+        apps = {name: _one(name, ids) for name, ids in _ids(state, _APP).items()}
+        tokens = {name: _one(name, ids) for name, ids in _ids(state, _TOKEN).items()}
         assert sorted(apps) == sorted(self.endpoints)
         assert sorted(tokens) == sorted(f"{name}-token" for name in self.endpoints)
         assert sorted(self.sky.apps) == sorted(apps.values())
@@ -184,12 +182,20 @@ class Fleet:
         """Engines, providers and language hosts of this fleet that run now."""
         return processes.find(self.folder.root)
 
-    def _ids(self, type_: str) -> dict[str, list[str]]:
-        ids: dict[str, list[str]] = {}
-        for resource in self.export()["deployment"].get("resources") or ():
-            if resource["type"] == type_:
-                ids.setdefault(resource["urn"].rpartition("::")[2], []).append(resource["id"])
-        return ids
+
+def _pending(state: Mapping[str, Any]) -> list[str]:
+    return [
+        operation["resource"]["urn"].rpartition("::")[2]
+        for operation in state["deployment"].get("pending_operations") or ()
+    ]
+
+
+def _ids(state: Mapping[str, Any], type_: str) -> dict[str, list[str]]:
+    ids: dict[str, list[str]] = {}
+    for resource in state["deployment"].get("resources") or ():
+        if resource["type"] == type_:
+            ids.setdefault(resource["urn"].rpartition("::")[2], []).append(resource["id"])
+    return ids
 
 
 def _one(name: str, ids: list[str]) -> str:

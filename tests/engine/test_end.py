@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,13 +17,7 @@ from sandbox.project import Folder
 from sandbox.sandbox import Sandbox
 from sandbox.toolchain import Toolchain
 from tests.engine.conftest import Deployment, at_speed
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within a minute"
-        time.sleep(0.05)
+from tests.engine.fleet import until
 
 
 def programs(folder: Folder) -> list[str]:

@@ -27,6 +27,8 @@ PACE = 60
 PATIENCE = 60 * PACE
 """Seconds after which a gate gives up that is meant to open."""
 SHORT = {"timeout_seconds": 50}
+NO_GPU = ("gave up after 50 s", "State: QUEUED", "waits for a GPU and bills nothing", "`pulumi up` waits on")
+"""What is said about an app that is QUEUED until the gate gives up, when that is `SHORT`."""
 QUOTA = 39
 """GPUs of the project: one less than the largest app there can be takes."""
 ON_CPU = {"flavor": "ai1-1-cpu", "cpu": 1, "gpu": None}
@@ -206,12 +208,7 @@ CREATED = (
     Point(
         "app",
         "QUEUED for ever",
-        says=(
-            "gave up after 50 s",
-            "State: QUEUED",
-            "waits for a GPU and bills nothing",
-            "`pulumi up` waits on",
-        ),
+        says=NO_GPU,
         given=SHORT,
         corrected={"timeout_seconds": PATIENCE},
         before=hold("QUEUED"),
@@ -290,12 +287,7 @@ CHANGED = (
     Point(
         "app that is restarted",
         "QUEUED for ever",
-        says=(
-            "gave up after 50 s",
-            "State: QUEUED",
-            "waits for a GPU and bills nothing",
-            "`pulumi up` waits on",
-        ),
+        says=NO_GPU,
         given=NEW_IMAGE | SHORT | {"container_updates": "restart"},
         corrected={"timeout_seconds": PATIENCE},
         before=hold("QUEUED"),

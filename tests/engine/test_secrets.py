@@ -11,10 +11,9 @@ import re
 import stat
 import subprocess
 import sys
-import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from sandbox.engine import Engine
 from sandbox.project import CHECKOUT
 from sandbox.sandbox import Sandbox
 from tests.engine.conftest import CANARY, Deployment, loud
+from tests.engine.meanwhile import meanwhile
 from tests.sandbox_cluster.clusters import tls
 
 # Several updates belong to one fixture, and other tests run at the same time.
@@ -244,21 +244,16 @@ def failing(deployment: Deployment, secrets: Mapping[str, str]) -> Iterator[None
     sandbox = f"{deployment.sandbox.connection.api}/sandbox"
     apps = {"name": "^vllm-ministral"}
     end = {**apps, "state": "FAILED", "message": f"{FAILURE}: {echo(secrets, *SENT)}"}
-    done = threading.Event()
 
     def fail() -> None:
-        while not done.wait(0.1):
-            if any(thing["detail"].get("state") == "SCALING" for thing in deployment.sandbox.resources()):
-                httpx.post(f"{sandbox}/end", json=end).raise_for_status()
+        if any(thing["detail"].get("state") == "SCALING" for thing in deployment.sandbox.resources()):
+            httpx.post(f"{sandbox}/end", json=end).raise_for_status()
 
-    thread = threading.Thread(target=fail)
     httpx.post(f"{sandbox}/stuck", json={**apps, "state": "SCALING"}).raise_for_status()
-    thread.start()
     try:
-        yield
+        with meanwhile(fail, 0.1):
+            yield
     finally:
-        done.set()
-        thread.join()
         httpx.delete(f"{sandbox}/stuck").raise_for_status()
 
 
@@ -272,24 +267,15 @@ def echo(secrets: Mapping[str, str], *names: str) -> str:
     return json.dumps({name: secrets[name] for name in names})
 
 
-@contextmanager
-def watching(lines: set[str]) -> Iterator[None]:
+def watching(lines: set[str]) -> AbstractContextManager[None]:
     """Collects the command lines of all processes that can be seen meanwhile."""
-    done = threading.Event()
 
     def look() -> None:
-        while not done.wait(0.05):
-            for file in Path("/proc").glob("[0-9]*/cmdline"):
-                with suppress(OSError):
-                    lines.add(file.read_text(errors="replace").replace("\0", " "))
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                lines.add(file.read_text(errors="replace").replace("\0", " "))
 
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        yield
-    finally:
-        done.set()
-        watcher.join()
+    return meanwhile(look, 0.05)
 
 
 def secrets_in_state(deployment: Deployment) -> dict[str, str]:

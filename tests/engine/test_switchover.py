@@ -8,9 +8,8 @@ from __future__ import annotations
 import datetime
 import re
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ import pytest
 from sandbox.engine import EngineError
 from tests.engine.conftest import Deployment
 from tests.engine.fleet import until
+from tests.engine.meanwhile import meanwhile
 from tests.engine.traffic import Answer, Callers, now
 from tests.sandbox_cluster.clusters import tls
 
@@ -208,20 +208,11 @@ def end(api: str) -> None:
     httpx.post(f"{api}/sandbox/end", json=fault).raise_for_status()
 
 
-@contextmanager
-def watching(look: Callable[[], object]) -> Iterator[None]:
-    """Does something again and again meanwhile."""
-    ended = threading.Event()
+def watching(look: Callable[[], object]) -> AbstractContextManager[None]:
+    """Does something again and again meanwhile; what is not there yet or any more is no matter."""
 
-    def run() -> None:
-        while not ended.wait(0.05):
-            with suppress(httpx.TransportError):
-                look()
+    def once() -> None:
+        with suppress(httpx.TransportError):
+            look()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return meanwhile(once, 0.05)

@@ -6,7 +6,6 @@ import datetime
 import json
 import re
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from components.ai_deploy.credentials import find_credentials
 from sandbox.smoke import Addresses
 from tests.engine.conftest import Deployment
 from tests.engine.fleet import until
+from tests.engine.meanwhile import meanwhile
 from tests.engine.traffic import Answer, Callers
 from tests.sandbox_cluster.clusters import tls
 
@@ -43,18 +43,15 @@ class Scrapes:
     """Of the sandbox."""
     seen: dict[datetime.datetime, str] = field(default_factory=dict)
     """When a scrape began, and the error that it ended with, "" for none."""
-    _ended: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Looks at every scrape meanwhile."""
-        thread = threading.Thread(target=self._watch)
-        thread.start()
-        try:
+        with (
+            httpx.Client(base_url=self.addresses.prometheus) as client,
+            meanwhile(lambda: self._look(client), 0.1),
+        ):
             yield
-        finally:
-            self._ended.set()
-            thread.join()
 
     def another(self) -> None:
         """Waits for a scrape that begins from now on."""
@@ -92,14 +89,12 @@ class Scrapes:
         ]
         return file
 
-    def _watch(self) -> None:
-        with httpx.Client(base_url=self.addresses.prometheus) as client:
-            while not self._ended.wait(0.1):
-                pools = client.get("/api/v1/targets", params={"state": "active"}).json()["data"]
-                for target in pools["activeTargets"]:
-                    if target["labels"].get("service") == "vllm":
-                        began = datetime.datetime.fromisoformat(target["lastScrape"])
-                        self.seen[began] = target["lastError"]
+    def _look(self, client: httpx.Client) -> None:
+        pools = client.get("/api/v1/targets", params={"state": "active"}).json()["data"]
+        for target in pools["activeTargets"]:
+            if target["labels"].get("service") == "vllm":
+                began = datetime.datetime.fromisoformat(target["lastScrape"])
+                self.seen[began] = target["lastError"]
 
 
 @dataclass

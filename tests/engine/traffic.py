@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime
 import ssl
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from tests.engine.fleet import until
+from tests.engine.meanwhile import meanwhile
 
 
 def now() -> str:
@@ -39,20 +39,15 @@ class Callers:
     trusted: ssl.SSLContext
     outputs: Mapping[str, Any] = field(repr=False)
     answers: list[Answer] = field(default_factory=list)
-    _ended: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def calling(self, count: int) -> Iterator[None]:
         """Lets that many of them call meanwhile."""
-        threads = [threading.Thread(target=self._call) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        try:
+        with ExitStack() as stack:
+            client = stack.enter_context(httpx.Client(verify=self.trusted, timeout=30, trust_env=False))
+            for _ in range(count):
+                stack.enter_context(meanwhile(lambda: self._call(client), 0.05))
             yield
-        finally:
-            self._ended.set()
-            for thread in threads:
-                thread.join()
 
     def told(self, outputs: Mapping[str, Any]) -> None:
         """They switch to these outputs; waits until one of them has been answered."""
@@ -72,17 +67,15 @@ class Callers:
         with httpx.Client(verify=self.trusted, trust_env=False) as client:
             return self._ask(client, self.outputs, token)
 
-    def _call(self) -> None:
-        with httpx.Client(verify=self.trusted, timeout=30, trust_env=False) as client:
-            while not self._ended.wait(0.05):
-                outputs = self.outputs
-                token = outputs["client_token"]
-                answer: int | str
-                try:
-                    answer = self._ask(client, outputs, token)
-                except httpx.HTTPError as error:
-                    answer = repr(error)
-                self.answers.append(Answer(now(), outputs["endpoint_url"], token, answer))
+    def _call(self, client: httpx.Client) -> None:
+        outputs = self.outputs
+        token = outputs["client_token"]
+        answer: int | str
+        try:
+            answer = self._ask(client, outputs, token)
+        except httpx.HTTPError as error:
+            answer = repr(error)
+        self.answers.append(Answer(now(), outputs["endpoint_url"], token, answer))
 
     def _ask(self, client: httpx.Client, outputs: Mapping[str, Any], token: str) -> int:
         question = {
