@@ -1,4 +1,4 @@
-"""`python -m sandbox up | down | status`: the local stand-in for OVHcloud and the program deployed to it."""
+"""`python -m sandbox up|down|status|dashboards`: the local stand-in for OVHcloud with the program on it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from dashboards.page import render
+from dashboards.page.grafana import seconds
 from sandbox import smoke
 from sandbox.console import Console
 from sandbox.engine import EngineError
@@ -86,6 +88,20 @@ def status(sandbox: Sandbox, console: Console) -> None:
         console.step("the local cloud does not run; `make sandbox` starts it")
 
 
+def dashboards(sandbox: Sandbox, console: Console, output: Path | None, seconds: float | None) -> None:
+    """Writes the dashboards, with the data of the running Prometheus, as one HTML page."""
+    if not sandbox.runs or not sandbox.addresses():
+        raise ProcessError("no Prometheus runs in the local cloud; `make sandbox` starts one")
+    page = render(sandbox.dashboards()[0], sandbox.addresses()[0].prometheus, seconds=seconds)
+    path = output or sandbox.folder.dashboards
+    path.write_text(page.html)
+    for name, problem in page.errors.items():
+        console.detail(f"error in {name}: {problem}")
+    for name in page.empty:
+        console.detail(f"no data in {name}")
+    console.step(f"{path.resolve().as_uri()}: {page.panels} panels, {len(page.empty)} of them without data")
+
+
 def _print_resources(sandbox: Sandbox, console: Console) -> None:
     for thing in sandbox.resources():
         price = "price unknown" if thing["eurPerHour"] is None else f"{thing['eurPerHour']:.4f} €/h"
@@ -117,6 +133,9 @@ def main() -> int:
     start.add_argument("--settings", type=Path, help="TOML file for the local cloud, see sandbox/settings.py")
     commands.add_parser("down", help=down.__doc__)
     commands.add_parser("status", help=status.__doc__)
+    show = commands.add_parser("dashboards", help=dashboards.__doc__)
+    show.add_argument("--output", type=Path, help="the page (default: dashboards.html in .sandbox)")
+    show.add_argument("--range", type=seconds, help="time range up to now, such as 15m (default: 1h)")
     arguments = parser.parse_args()
     sandbox, console = Sandbox(Folder()), Console()
     try:
@@ -127,6 +146,8 @@ def main() -> int:
                 down(sandbox, console)
             case "status":
                 status(sandbox, console)
+            case "dashboards":
+                dashboards(sandbox, console, arguments.output, arguments.range)
     except (ToolchainError, EngineError, ProcessError, ProjectError, smoke.SmokeError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

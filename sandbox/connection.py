@@ -16,6 +16,8 @@ class Connection:
 
     api: str
     """Base URL of the emulator without path, `http://127.0.0.1:<port>`."""
+    ai_api: str
+    """Base URL of AI Deploy's native API without path, `https://127.0.0.1:<port>`."""
     service_name: str
     application_key: str
     application_secret: str = field(repr=False)

@@ -57,6 +57,11 @@ class Folder:
         return self.root / "env"
 
     @property
+    def dashboards(self) -> Path:
+        """The dashboards as a page, when somebody has asked for them."""
+        return self.root / "dashboards.html"
+
+    @property
     def connection(self) -> Path:
         """How to reach the local cloud, see `sandbox.connection`."""
         return self.root / "connection.json"

@@ -22,7 +22,7 @@ PLUGINS = {"ovh": "2.22.0", "kubernetes": "4.34.2", "openstack": "5.5.3"}
 """Stand-in plugins, with the versions of the SDKs that ask for them."""
 
 _START_SECONDS = 60.0
-_CHILDREN = ("prometheus", "promtool", "alertmanager")
+_CHILDREN = ("prometheus", "promtool", "alertmanager", "json_exporter")
 
 
 class Sandbox:
@@ -114,14 +114,33 @@ class Sandbox:
         """Where the API and, per cluster whose monitoring runs, Prometheus and Alertmanager listen."""
         return [
             Addresses(self.connection.api, links["prometheus"], links["alertmanager"])
-            for links in self._get("monitoring").values()
-            if links.keys() >= {"prometheus", "alertmanager"}
+            for links in self._monitoring().values()
+        ]
+
+    def dashboards(self) -> list[dict[str, str]]:
+        """What is provisioned for Grafana (JSON by name), in the order of `addresses`.
+
+        Those of the chart are left out: in the sandbox they are titles without panels.
+        """
+        texts = self._get("dashboards")
+        return [
+            {name: text for name, text in texts[cluster].items() if json.loads(text).get("panels")}
+            for cluster in self._monitoring()
         ]
 
     def resources(self) -> list[dict[str, Any]]:
         """What exists in the local cloud: kind, id, name, eurPerHour (None: unknown), detail."""
         resources: list[dict[str, Any]] = self._get("resources")
         return resources
+
+    def _monitoring(self) -> dict[str, dict[str, str]]:
+        """Cluster id to the addresses there, of clusters whose monitoring runs."""
+        links: dict[str, dict[str, str]] = self._get("monitoring")
+        return {
+            cluster: found
+            for cluster, found in links.items()
+            if found.keys() >= {"prometheus", "alertmanager"}
+        }
 
     def _get(self, what: str) -> Any:
         url = f"{self.connection.api}/sandbox/{what}"
@@ -147,6 +166,7 @@ class Sandbox:
             "OVH_APPLICATION_SECRET": connection.application_secret,
             "OVH_CONSUMER_KEY": connection.consumer_key,
             "OVH_CLOUD_PROJECT_SERVICE": connection.service_name,
+            "OVH_AI_URL": connection.ai_api,
             "SSL_CERT_FILE": connection.ca_bundle,
             "REQUESTS_CA_BUNDLE": connection.ca_bundle,
             "CURL_CA_BUNDLE": connection.ca_bundle,
@@ -161,7 +181,7 @@ class Sandbox:
 
 
 def _is_command(process: processes.Process) -> bool:
-    return process.command[1:3] == ("-m", "sandbox") and process.command[3:4] != ("status",)
+    return process.command[1:3] == ("-m", "sandbox") and not {"status", "dashboards"} & set(process.command)
 
 
 def _is_cloud(process: processes.Process) -> bool:

@@ -24,15 +24,17 @@ from sandbox.clock import Clock
 from sandbox.cloud.cloud import Cloud
 from sandbox.cloud.settings import CloudSettings, Credentials
 from sandbox.cluster.cluster import KubeCluster
+from sandbox.cluster.controllers.grafana_page import provisioned
 from sandbox.cluster.monitoring import Binaries, Monitoring
-from sandbox.cluster.storage import Controller
+from sandbox.cluster.programs import Program, Programs
+from sandbox.cluster.storage import Controller, ObjectStore
 from sandbox.connection import Connection
 from sandbox.inference.gateway import Gateway
 from sandbox.inference.replica import VllmReplicas
 from sandbox.interfaces import Cluster, ClusterFactory, Infrastructure
 from sandbox.project import Folder, write_private
 from sandbox.settings import SandboxSettings, SandboxSettingsError, read
-from sandbox.tls import Authority
+from sandbox.tls import Authority, server_context
 from sandbox.toolchain import ensure
 
 _SYSTEM_BUNDLES = (
@@ -48,13 +50,20 @@ class Clusters:
     """Makes the Kubernetes clusters, each with its own authority and monitoring."""
 
     def __init__(
-        self, settings: SandboxSettings, clock: Clock, binaries: Binaries, environment: Mapping[str, str]
+        self,
+        settings: SandboxSettings,
+        clock: Clock,
+        binaries: Binaries,
+        programs: Mapping[str, Program],
+        environment: Mapping[str, str],
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._binaries = binaries
+        self._images = programs
         self._environment = environment
         self._monitoring: dict[str, Monitoring] = {}
+        self._stores: dict[str, ObjectStore] = {}
 
     def factory(self, infrastructure: Infrastructure) -> ClusterFactory:
         """The factory of clusters that cause `infrastructure`."""
@@ -68,7 +77,12 @@ class Clusters:
                 clock=self._clock,
                 infrastructure=infrastructure,
                 authority=Authority(f"cluster {cluster_id}"),
-                settings=replace(self._settings.cluster, controllers=self._operator, links=self.links),
+                settings=replace(
+                    self._settings.cluster,
+                    programs=self._programs,
+                    controllers=self._operator,
+                    links=self.links,
+                ),
             )
 
         return make
@@ -85,16 +99,34 @@ class Clusters:
         """`GET /sandbox/monitoring`: cluster id to the addresses of its Prometheus and Alertmanager."""
         return web.json_response({cluster: self.links(cluster) for cluster in self._monitoring})
 
+    async def dashboards(self, _request: web.Request) -> web.Response:
+        """`GET /sandbox/dashboards`: cluster id to the dashboards provisioned there, JSON by name."""
+        return web.json_response(
+            {cluster: provisioned(self._stores[cluster]) for cluster in self._monitoring}
+        )
+
+    def _programs(self, cluster: KubeCluster) -> Programs:
+        return Programs(
+            cluster.directory / "programs",
+            self._images,
+            self._clock,
+            self._environment,
+            mount_delay_seconds=self._settings.secret_delay_seconds,
+        )
+
     def _operator(self, cluster: KubeCluster) -> list[Controller]:
+        programs = cluster.programs
         monitoring = Monitoring(
             cluster.directory,
             self._binaries,
             self._clock,
             self._environment,
+            pods=lambda: programs.pods if programs else (),
             config_delay_seconds=self._settings.config_delay_seconds,
             secret_delay_seconds=self._settings.secret_delay_seconds,
         )
         self._monitoring[cluster.id] = monitoring
+        self._stores[cluster.id] = cluster.store
         return [monitoring]
 
 
@@ -107,6 +139,7 @@ async def serve(folder: Folder, settings: SandboxSettings) -> None:
         settings,
         clock,
         Binaries(toolchain.prometheus, toolchain.promtool, toolchain.alertmanager),
+        {"json-exporter": Program(toolchain.json_exporter, port=7979)},
         {"PATH": os.defpath, "SSL_CERT_FILE": str(bundle), **processes.mark(folder.root)},
     )
     cloud = Cloud(
@@ -118,17 +151,18 @@ async def serve(folder: Folder, settings: SandboxSettings) -> None:
     )
     application = cloud.application()
     application.router.add_get("/sandbox/monitoring", clusters.monitoring)
+    application.router.add_get("/sandbox/dashboards", clusters.dashboards)
     application.router.add_get("/sandbox/login", _login)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    api = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    server, api = await _listen(application)
+    certificate = server_context(authority.server(["127.0.0.1", "localhost"]), folder.root / "tls")
+    ai_server, ai_api = await _listen(cloud.native_ai(), certificate)
     login = f"{api}/sandbox/login"
     gateway = Gateway(cloud.apps, authority, folder.root / "tls", login, settings.balancing)
     cloud.connect(gateway)
     credentials = settings.cloud.credentials
     Connection(
         api=api,
+        ai_api=ai_api,
         service_name=settings.cloud.project,
         application_key=credentials.application_key,
         application_secret=credentials.application_secret,
@@ -141,8 +175,20 @@ async def serve(folder: Folder, settings: SandboxSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     await stopped.wait()
-    await runner.cleanup()
+    await ai_server.cleanup()
+    await server.cleanup()
     await gateway.stop()
+
+
+async def _listen(
+    application: web.Application, tls: ssl.SSLContext | None = None
+) -> tuple[web.AppRunner, str]:
+    """Serves on a free port; returns the base URL too."""
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    scheme = "http" if tls is None else "https"
+    return runner, f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
 
 
 async def _login(request: web.Request) -> web.Response:

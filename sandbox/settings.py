@@ -20,12 +20,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from sandbox.cloud.settings import CloudSettings
 from sandbox.cluster.cluster import ClusterSettings
+from sandbox.inference.gateway import Balancing
 from sandbox.inference.replica import ReplicaSettings
 
 _T = TypeVar("_T")
@@ -47,12 +48,13 @@ class SandboxSettings:
     """vLLM containers."""
     speed: float = 200.0
     """Platform seconds per wall-clock second: what takes 15 minutes on the cloud is up in 5 seconds."""
-    balancing: Literal["random", "round-robin"] = "random"
-    """How the gateway picks a replica for a request; not documented by OVHcloud."""
+    balancing: Balancing = "random"
+    """How the gateway picks a replica; not documented by OVHcloud. With `sticky`, all connections of a client
+    address end at one replica: metrics of the others stay unseen."""
     config_delay_seconds: float = 5.0
     """Until Prometheus runs with what a changed object asks for."""
     secret_delay_seconds: float = 5.0
-    """Until a changed Secret reaches Prometheus; a kubelet takes up to 90 s."""
+    """Until a changed Secret reaches Prometheus and other programs; a kubelet takes up to 90 s."""
 
 
 def read(path: Path, defaults: SandboxSettings) -> SandboxSettings:

@@ -22,7 +22,6 @@ from sandbox.interfaces import JsonValue
 _PATH = "/cloud/project/{project}/ai"
 _APP = f"{_PATH}/app/{{app}}"
 _REGIONS = f"{_PATH}/capabilities/region"
-_USER = "xx0000-ovh"
 
 
 class AiApi:
@@ -76,18 +75,18 @@ class AiApi:
                 raise bad_request(f"labelSelector: {error}") from None
         if states := request.query.getall("statusState", []):
             apps = [app for app in apps if app.state in states]
-        return [app.json(_USER) for app in apps]
+        return [app.json() for app in apps]
 
     async def _create(self, request: web.Request) -> JsonValue:
-        return self._apps.create(await parse(request, AppSpec)).json(_USER)
+        return self._apps.create(await parse(request, AppSpec)).json()
 
     async def _get(self, request: web.Request) -> JsonValue:
-        return self._find(request).json(_USER)
+        return self._find(request).json()
 
     async def _update(self, request: web.Request) -> JsonValue:
         app = self._find(request)
         self._apps.update(app, await parse(request, AppUpdate))
-        return app.json(_USER)
+        return app.json()
 
     async def _delete(self, request: web.Request) -> JsonValue:
         known_query(request, "force")

@@ -21,14 +21,16 @@ from sandbox.cloud.http import ApiError, bad_request, not_found
 from sandbox.cloud.ledger import Ledger
 from sandbox.cloud.schema import AppSpec, AppUpdate, ScalingStrategy
 from sandbox.cloud.settings import CloudSettings
-from sandbox.cloud.tasks import Tasks, trace
+from sandbox.cloud.tasks import Tasks
 from sandbox.cloud.tokens import Tokens, check_region
 from sandbox.interfaces import AppGateway, JsonObject, JsonValue, Replica, ReplicaFactory
+from sandbox.trace import trace
 
 _log = logging.getLogger(__name__)
 
 _LOG_LINES = 5000
 _NO_LIMIT = 1000
+_USER = "xx0000-ovh"
 _PLATFORM = "platform"
 """Whose lines in an app's log are no container's; that the platform writes any is assumed."""
 _CODES = {State.DELETING: "APP_INTERRUPTED_BY_USER", State.DELETED: "APP_INTERRUPTED_BY_USER"}
@@ -89,13 +91,13 @@ class App:
         """Adds a line to the log."""
         self.logs.append(LogLine(stamps.now(), replica, content))
 
-    def json(self, user: str) -> JsonObject:
+    def json(self) -> JsonObject:
         """The app as the API shows it."""
         return {
             "id": self.id,
             "spec": self.spec.json_object(),
             "status": self._status(),
-            "user": user,
+            "user": _USER,
             "createdAt": self.created,
             "updatedAt": self.updated,
         }

@@ -18,6 +18,7 @@ from sandbox.cloud.http import PREFIXES, answer_errors, api, parse
 from sandbox.cloud.infrastructure import ProjectInfrastructure
 from sandbox.cloud.kube import Kubes
 from sandbox.cloud.ledger import Ledger
+from sandbox.cloud.native_ai import NativeAi
 from sandbox.cloud.openstack import OpenStack
 from sandbox.cloud.settings import CloudSettings
 from sandbox.cloud.tasks import Tasks
@@ -126,6 +127,10 @@ class Cloud:
         )
         application.on_cleanup.append(self._close)
         return application
+
+    def native_ai(self) -> web.Application:
+        """A server for AI Deploy's native API."""
+        return NativeAi(self._settings, self._apps, self._tokens).application()
 
     def resources(self) -> list[JsonObject]:
         """What exists: `kind`, `id`, `name`, `eurPerHour` (null: unknown price) and details of the kind."""

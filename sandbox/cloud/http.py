@@ -16,8 +16,8 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from sandbox.cloud.tasks import trace
 from sandbox.interfaces import JsonObject, JsonValue
+from sandbox.trace import trace
 
 _log = logging.getLogger(__name__)
 

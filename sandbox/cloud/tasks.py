@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Coroutine
+
+from sandbox.trace import trace
 
 _log = logging.getLogger(__name__)
 
@@ -40,11 +41,3 @@ def cancel(task: asyncio.Task[None] | None) -> None:
     """Ends a task, if there is one."""
     if task is not None:
         task.cancel()
-
-
-def trace(error: BaseException) -> str:
-    """Type of an error and the lines that led to it, for the log.
-
-    Its text stays out: it may hold what a client has sent, such as the values of environment variables.
-    """
-    return f"{type(error).__name__} in\n{''.join(traceback.format_tb(error.__traceback__))}"

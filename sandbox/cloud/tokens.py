@@ -73,8 +73,13 @@ class Tokens:
 
     def opens(self, value: str, region: str, labels: Mapping[str, str]) -> bool:
         """Whether `value` is a token, of any role, for an app of that region with these labels."""
+        token = self.with_value(value)
+        return token is not None and token.opens(region, labels)
+
+    def with_value(self, value: str) -> Token | None:
+        """The token whose newest value this is."""
         digest = _digest(value)
-        return any(token.digest == digest and token.opens(region, labels) for token in self._tokens.values())
+        return next((token for token in self._tokens.values() if token.digest == digest), None)
 
     async def _list(self, request: web.Request) -> JsonValue:
         known_query(request)

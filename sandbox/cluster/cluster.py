@@ -24,9 +24,11 @@ from sandbox.cluster.controllers.volumes import Volumes, storage_classes
 from sandbox.cluster.controllers.workloads import Kubelet, Workloads
 from sandbox.cluster.kinds import Object
 from sandbox.cluster.mirror import Mirror
+from sandbox.cluster.programs import Programs
 from sandbox.cluster.storage import Controller, ObjectStore, now
 from sandbox.interfaces import Infrastructure
 from sandbox.tls import Authority, server_context
+from sandbox.trace import trace
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ _NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
 def _no_controllers(cluster: KubeCluster) -> Sequence[Controller]:
     return ()
+
+
+def _no_programs(cluster: KubeCluster) -> Programs | None:
+    return None
 
 
 def _no_links(cluster_id: str) -> Mapping[str, str]:
@@ -64,8 +70,10 @@ class ClusterSettings:
     """From the deleted claim to the deleted volume."""
     pod_delay: float = 20
     """From a placed pod to a ready one."""
+    programs: Callable[[KubeCluster], Programs | None] = _no_programs
+    """What runs the containers that really run; called once, in `start`."""
     controllers: Callable[[KubeCluster], Sequence[Controller]] = _no_controllers
-    """What else runs in a cluster, such as operators; called once, in `start`."""
+    """What else runs in a cluster, such as operators; called once, in `start`, after `programs`."""
     links: Callable[[str], Mapping[str, str]] = _no_links
     """Addresses by name (Prometheus, …) for a cluster id, shown where Grafana would be."""
 
@@ -95,6 +103,8 @@ class KubeCluster:
         self.directory = directory
         self.clock = clock
         self.store = ObjectStore(version)
+        self.programs: Programs | None = None
+        """Runs the containers that really run, from `start` on."""
         self._infrastructure = infrastructure
         self._authority = authority
         self._settings = settings
@@ -112,6 +122,7 @@ class KubeCluster:
     async def start(self) -> None:
         """Starts API server and controllers; on return the server listens."""
         self._furnish()
+        self.programs = self._settings.programs(self)
         self._controllers = [*self._own_controllers(), *self._settings.controllers(self)]
         self._runner = web.AppRunner(self._server.application(), access_log=None, shutdown_timeout=1)
         await self._runner.setup()
@@ -189,13 +200,17 @@ class KubeCluster:
         self._controllers = []
 
     def _own_controllers(self) -> list[Controller]:
-        settings = self._settings
+        settings, programs = self._settings, self.programs
+        kubelet = Kubelet(self.clock, delay=settings.pod_delay)
+        if programs is not None:
+            kubelet = Kubelet(self.clock, delay=settings.pod_delay, runs=programs.runs)
         return [
             Mirror(self.directory / "objects"),
             Namespaces(self._authority.certificate.decode()),
             GarbageCollector(),
             Workloads(self.clock),
-            Kubelet(self.clock, delay=settings.pod_delay),
+            kubelet,
+            *([] if programs is None else [programs]),
             Volumes(
                 self.id,
                 self._infrastructure,
@@ -219,10 +234,9 @@ class KubeCluster:
             seen = self.store.revision
             try:
                 wait = await controller.reconcile(self.store)
-            except Exception:
-                _LOG.exception(
-                    "cluster %s: %s failed, it is called again", self.id, type(controller).__name__
-                )
+            except Exception as error:
+                name = type(controller).__name__
+                _LOG.error("cluster %s: %s failed, it is called again: %s", self.id, name, trace(error))
                 await asyncio.sleep(_AFTER_FAILURE)
                 continue
             try:

@@ -207,6 +207,7 @@ _POD_FIELDS = {
         "imagePullPolicy",
         "serviceAccountName",
         "priorityClassName",
+        "schedulerName",
         "portName",
         "externalUrl",
         "routePrefix",
@@ -343,6 +344,7 @@ def _prometheus() -> Schema:
             "tracingConfig",
             "scrapeClasses",
             "shardRetentionPolicy",
+            "shardingStrategy",
             "tsdb",
             "runtime",
             "rules",
@@ -371,7 +373,6 @@ def _alertmanager() -> Schema:
             "clusterGossipInterval",
             "clusterPushpullInterval",
             "clusterPeerTimeout",
-            "dispatchStartDelay",
         )
         | _free("alertmanagerConfigMatcherStrategy", "alertmanagerConfiguration", "limits", "clusterTLS")
     )
@@ -411,6 +412,7 @@ def _scrape_config() -> Schema:
         "file http kubernetes consul dns ec2 azure gce openstack digitalOcean kuma eureka docker dockerSwarm "
         "linode hetzner nomad puppetDB lightSail ovhcloud scaleway ionos"
     )
+    targets = _list(_string(minLength=1), minItems=1, **{"x-kubernetes-list-type": "set"})
     return _object(
         _SCRAPE_LIMITS
         | _AUTHENTICATION
@@ -426,10 +428,8 @@ def _scrape_config() -> Schema:
         | _free(*(f"{discovery}SDConfigs" for discovery in discoveries.split()))
         | {
             "jobName": _string(minLength=1),
-            "staticConfigs": _list(
-                _object({"targets": _list(_string(minLength=1), minItems=1), "labels": _LABELS}, ["targets"])
-            ),
-            "scheme": _enum("HTTP", "HTTPS"),
+            "staticConfigs": _list(_object({"targets": targets, "labels": _LABELS}, ["targets"])),
+            "scheme": _SCHEME,
             "metricsPath": _string(minLength=1),
             "scrapeInterval": _TIME,
             "scrapeTimeout": _TIME,
@@ -437,14 +437,27 @@ def _scrape_config() -> Schema:
             "bodySizeLimit": _string(pattern=_BYTE_SIZE),
             "nameValidationScheme": _enum("UTF8", "Legacy"),
             "nameEscapingScheme": _TEXT,
-            "relabelings": _RELABELINGS,
-            "metricRelabelings": _RELABELINGS,
+            "relabelings": _RELABELINGS | {"minItems": 1},
+            "metricRelabelings": _RELABELINGS | {"minItems": 1},
             "tlsConfig": _SAFE_TLS,
         }
     )
 
 
-def _monitor(endpoints: str) -> Schema:
+def _service_monitor() -> Schema:
+    services = {"targetLabels": _list(_TEXT), "serviceDiscoveryRole": _enum("Endpoints", "EndpointSlice")}
+    return _monitor("endpoints", services, {"tlsConfig": _TLS, "bearerTokenFile": _TEXT}, ["endpoints"])
+
+
+def _pod_monitor() -> Schema:
+    number: Schema = {"type": "integer", "format": "int32", "minimum": 1, "maximum": 65535}
+    return _monitor("podMetricsEndpoints", {}, {"tlsConfig": _SAFE_TLS, "portNumber": number})
+
+
+def _monitor(
+    endpoints: str, own: dict[str, Schema], of_endpoint: dict[str, Schema], required: Sequence[str] = ()
+) -> Schema:
+    """A monitor whose section of endpoints is called so; `own` fields only this kind has."""
     endpoint = _object(
         _AUTHENTICATION
         | _PROXY
@@ -460,34 +473,31 @@ def _monitor(endpoints: str) -> Schema:
         | {
             "port": _TEXT,
             "targetPort": _INT_OR_STRING,
-            "portNumber": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 65535},
             "path": _TEXT,
             "scheme": _SCHEME,
             "params": _map(_list(_TEXT)),
             "interval": _TIME,
             "scrapeTimeout": _TIME,
-            "tlsConfig": _TLS,
-            "bearerTokenFile": _TEXT,
             "bearerTokenSecret": _SECRET_KEY,
             "relabelings": _RELABELINGS,
             "metricRelabelings": _RELABELINGS,
         }
+        | of_endpoint
     )
     return _object(
         _SCRAPE_LIMITS
         | {
             "jobLabel": _TEXT,
-            "targetLabels": _list(_TEXT),
             "podTargetLabels": _list(_TEXT),
             "selector": _SELECTOR,
             "selectorMechanism": _enum("RelabelConfig", "RoleSelector"),
             "namespaceSelector": _NAMESPACES,
             "bodySizeLimit": _string(pattern=_BYTE_SIZE),
-            "serviceDiscoveryRole": _enum("Endpoints", "EndpointSlice"),
             "attachMetadata": _object({"node": _BOOLEAN}),
             endpoints: _list(endpoint),
-        },
-        ["selector", endpoints] if endpoints == "endpoints" else ["selector"],
+        }
+        | own,
+        ["selector", *required],
     )
 
 
@@ -506,6 +516,7 @@ def _probe() -> Schema:
             "tlsConfig": _SAFE_TLS,
             "bearerTokenSecret": _SECRET_KEY,
             "metricRelabelings": _RELABELINGS,
+            **_each(_BOOLEAN, "enableHttp2", "followRedirects"),
             **_free("targets", "params"),
         }
     )
@@ -584,13 +595,13 @@ def _definitions() -> tuple[Object, ...]:
     return (
         _definition("AlertmanagerConfig", "alertmanagerconfigs", "amcfg", _ANYTHING, version="v1alpha1"),
         _definition("Alertmanager", "alertmanagers", "am", _alertmanager(), columns=_INSTANCE_COLUMNS),
-        _definition("PodMonitor", "podmonitors", "pmon", _monitor("podMetricsEndpoints")),
+        _definition("PodMonitor", "podmonitors", "pmon", _pod_monitor()),
         _definition("Probe", "probes", "prb", _probe()),
         _definition("PrometheusAgent", "prometheusagents", "promagent", _ANYTHING, version="v1alpha1"),
         _definition("Prometheus", "prometheuses", "prom", _prometheus(), columns=_INSTANCE_COLUMNS),
         _definition("PrometheusRule", "prometheusrules", "promrule", _prometheus_rule()),
         _definition("ScrapeConfig", "scrapeconfigs", "scfg", _scrape_config(), version="v1alpha1"),
-        _definition("ServiceMonitor", "servicemonitors", "smon", _monitor("endpoints")),
+        _definition("ServiceMonitor", "servicemonitors", "smon", _service_monitor()),
         _definition("ThanosRuler", "thanosrulers", "ruler", _ANYTHING),
     )
 

@@ -186,6 +186,14 @@ def _webhooks(value: Object) -> None:
             rule.setdefault("scope", "*")
 
 
+def _network_policy(value: Object) -> None:
+    spec = value.setdefault("spec", {})
+    spec.setdefault("policyTypes", ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"])
+    for rule in [*spec.get("ingress", ()), *spec.get("egress", ())]:
+        for port in rule.get("ports", ()):
+            port.setdefault("protocol", "TCP")
+
+
 def _storage_class(value: Object) -> None:
     value.setdefault("reclaimPolicy", "Delete")
     value.setdefault("volumeBindingMode", "Immediate")
@@ -213,6 +221,7 @@ _FILLERS: Mapping[str, Callable[[Object], None]] = {
     "ClusterRoleBinding": _binding,
     "MutatingWebhookConfiguration": _webhooks,
     "ValidatingWebhookConfiguration": _webhooks,
+    "NetworkPolicy": _network_policy,
     "StorageClass": _storage_class,
     "CustomResourceDefinition": _definition,
 }

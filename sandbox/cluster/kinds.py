@@ -56,6 +56,7 @@ BUILT_IN: tuple[Kind, ...] = (
     Kind("apps", "v1", "StatefulSet", "statefulsets", True, ("sts",), _ALL, status=True, generation=True),
     Kind("apps", "v1", "DaemonSet", "daemonsets", True, ("ds",), _ALL, status=True, generation=True),
     Kind("batch", "v1", "Job", "jobs", True, (), _ALL, status=True, generation=True),
+    Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", True, ("netpol",), generation=True),
     Kind(_RBAC, "v1", "Role", "roles"),
     Kind(_RBAC, "v1", "RoleBinding", "rolebindings"),
     Kind(_RBAC, "v1", "ClusterRole", "clusterroles", False),

@@ -23,26 +23,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import shutil
-import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import aiohttp
 import yaml
 
 from sandbox.clock import Clock
 from sandbox.cluster import operated
-from sandbox.cluster.daemon import Daemon
+from sandbox.cluster.daemon import Daemon, free_port
 from sandbox.cluster.kinds import Object
+from sandbox.cluster.mounts import Delayed, redacted, write_private
 from sandbox.cluster.operator import (
     ETC,
     Configuration,
     OperatorError,
+    Pod,
     Rejected,
     SecretData,
     alertmanager_arguments,
@@ -56,7 +56,6 @@ from sandbox.cluster.storage import ObjectStore, now
 _LOG = logging.getLogger(__name__)
 
 _MANAGER = "prometheus-operator"
-_T = TypeVar("_T")
 Files = Mapping[str, bytes]
 
 
@@ -73,6 +72,7 @@ class Monitoring:
     """Runs what the Prometheus and Alertmanager resources of a cluster ask for.
 
     `environment` is the whole environment of the processes; by `SSL_CERT_FILE` they trust the sandbox's CA.
+    `pods` are others that really serve metrics.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Monitoring:
         clock: Clock,
         environment: Mapping[str, str],
         *,
+        pods: Callable[[], Iterable[Pod]] = tuple,
         config_delay_seconds: float = 5.0,
         secret_delay_seconds: float = 5.0,
     ) -> None:
@@ -89,10 +90,11 @@ class Monitoring:
         self._binaries = binaries
         self._clock = clock
         self._environment = dict(environment)
+        self._pods = pods
         self._config_delay = config_delay_seconds
         self._secret_delay = secret_delay_seconds
         self._instances: dict[tuple[str, str, str], _Instance] = {}
-        self._secrets: dict[tuple[str, str], _Delayed[SecretData]] = {}
+        self._secrets: dict[tuple[str, str], Delayed[SecretData]] = {}
         self._reported: set[tuple[str, str]] = set()
         self._checked: dict[str, str | None] = {}
         self._client: aiohttp.ClientSession | None = None
@@ -131,7 +133,7 @@ class Monitoring:
         self._report(store, reports)
         for key in wanted:
             self._write_status(store, key)
-        delayed: list[_Delayed[Any]] = [
+        delayed: list[Delayed[Any]] = [
             *(item.files for item in self._instances.values()),
             *self._secrets.values(),
         ]
@@ -156,6 +158,7 @@ class Monitoring:
             for item in store.list(kind)
             if _key(item) in self._instances
         ]
+        pods += [pod for pod in self._pods() if store.get("Pod", pod.namespace, pod.name) is not None]
         secrets = self._secrets_of(store)
         try:
             configuration = prometheus_config(resource, store, secrets, pods)
@@ -194,7 +197,7 @@ class Monitoring:
         if reason is not None:
             for source, job in configuration.jobs:
                 probe = folder / "probe.yml"
-                _write_private(probe, _relative(yaml.safe_dump({"scrape_configs": [job]})))
+                write_private(probe, _relative(yaml.safe_dump({"scrape_configs": [job]})))
                 if (why := await self._check_config(probe)) is not None:
                     instance.rejected.append(Rejected(source, why))
             if instance.rejected:
@@ -218,9 +221,12 @@ class Monitoring:
         arguments = alertmanager_arguments(resource)
         self._apply(store, operated.workload(resource, arguments))
         files = alertmanager_files(resource, self._secrets_of(store))
-        local = {path: data.replace(b"/etc/alertmanager/", b"") for path, data in files.items()}
-        local["alertmanager.yaml"] = local.pop("config/alertmanager.yaml")
-        arrived = instance.files.see(_Candidate(local), self._clock.monotonic())
+        # Paths of receivers are relative to where the process runs, so they have to be complete.
+        here = f"{instance.directory / 'current'}/".encode()
+        config = files.pop("config/alertmanager.yaml").replace(b"/etc/alertmanager/", here)
+        arrived = instance.files.see(
+            _Candidate({**files, "alertmanager.yaml": config}), self._clock.monotonic()
+        )
         if arrived.files not in (instance.loaded, instance.refused):
             instance.rejected = []
             why = await self._switch(instance, instance.write(arrived.files), arrived.files)
@@ -276,7 +282,7 @@ class Monitoring:
         if new:
             folder = self._directory / "rules"
             for name, text in new.items():
-                _write_private(folder / name, text.encode())
+                write_private(folder / name, text.encode())
             arguments = ("check", "rules", "--lint=none")
             together = await self._promtool(*arguments, *(str(folder / name) for name in new))
             for name, text in new.items():
@@ -310,11 +316,8 @@ class Monitoring:
     def _redacted(self, text: str) -> str:
         """A program's message without its folders and without anything that is in a Secret."""
         text = text.replace(f"{self._directory}/", "")
-        for delayed in self._secrets.values():
-            for value in (delayed.value or {}).values():
-                secret = value.decode(errors="replace").strip()
-                if len(secret) > 3:  # a shorter one would eat common words
-                    text = text.replace(secret, "<secret>")
+        values = (value for delayed in self._secrets.values() for value in (delayed.value or {}).values())
+        text = redacted(text, values)
         return re.sub("`[^`]*`", "`…`", text)[:1000].strip()  # YAML errors quote values
 
     def _secrets_of(self, store: ObjectStore) -> Callable[[str, str], SecretData | None]:
@@ -326,7 +329,7 @@ class Monitoring:
             if secret is None:
                 self._secrets.pop(key, None)
                 return None
-            delayed = self._secrets.setdefault(key, _Delayed(self._secret_delay))
+            delayed = self._secrets.setdefault(key, Delayed(self._secret_delay))
             return delayed.see(secret_data(secret), self._clock.monotonic())
 
         return read
@@ -339,7 +342,7 @@ class Monitoring:
         for path in (self._directory, directory):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         prefix = (resource["spec"].get("routePrefix") or "/").rstrip("/")
-        url = f"http://127.0.0.1:{_free_port()}{prefix}"
+        url = f"http://127.0.0.1:{free_port()}{prefix}"
 
         async def is_ready() -> bool:
             assert self._client is not None
@@ -359,7 +362,7 @@ class Monitoring:
                 self._write_status(store, key)
 
         daemon = Daemon(directory / "log", self._environment, self._clock, is_ready, changed)
-        self._instances[key] = _Instance(directory, url, daemon, _Delayed(self._config_delay))
+        self._instances[key] = _Instance(directory, url, daemon, Delayed(self._config_delay))
         return self._instances[key]
 
     def _apply(self, store: ObjectStore, objects: Iterable[Object]) -> None:
@@ -408,29 +411,6 @@ class Monitoring:
         return next((item.url for key, item in sorted(self._instances.items()) if key[0] == kind), None)
 
 
-class _Delayed(Generic[_T]):
-    """A value that is seen some time after it has changed; the first one is seen at once.
-
-    Like a kubelet that looks at intervals: what changed again in the meantime arrives with the rest.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.value: _T | None = None
-        self.due: float | None = None
-        """When a change will be seen, platform seconds of the clock."""
-
-    def see(self, value: _T, at: float) -> _T:
-        """What is seen at the time `at` when the value is `value` by now."""
-        if self.value is None or self.value == value:
-            self.value, self.due = value, None
-        elif self.due is None:
-            self.due = at + self._seconds
-        if self.due is not None and at >= self.due:
-            self.value, self.due = value, None
-        return self.value
-
-
 @dataclass(frozen=True)
 class _Candidate:
     """Files to load, and for Prometheus what they were made of."""
@@ -446,7 +426,7 @@ class _Instance:
     directory: Path
     url: str
     daemon: Daemon
-    files: _Delayed[_Candidate]
+    files: Delayed[_Candidate]
     loaded: Files | None = None
     """What the process runs with."""
     refused: Files | None = None
@@ -465,7 +445,7 @@ class _Instance:
         self._number += 1
         folder = self.directory / f"config-{self._number}"
         for path, data in files.items():
-            _write_private(folder / path, data)
+            write_private(folder / path, data)
         return folder
 
     def point_to(self, folder: Path) -> Path | None:
@@ -507,13 +487,6 @@ def _relative(document: str) -> bytes:
     return document.replace(f"{ETC}/", "").encode()
 
 
-def _write_private(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-
-
 def _condition(resource: Object, kind: str, holds: bool, reason: str, message: str) -> Object:
     """A condition of the status; its time is that of the last change."""
     status = "True" if holds else "False"
@@ -528,10 +501,3 @@ def _condition(resource: Object, kind: str, holds: bool, reason: str, message: s
         "lastTransitionTime": since,
         "observedGeneration": resource["metadata"].get("generation", 1),
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -11,6 +11,8 @@ that the sandbox runs (3.x before 3.11, so that retention is a flag and not part
 
 - Service discovery by the Kubernetes API is replaced by its result: targets are static and carry the meta
   labels that discovery would give them, and the operator's own relabelings work on these.
+- A static target of a ScrapeConfig that names a Service of the cluster is led to the pod that really serves
+  it; its label `instance` stays as DNS would leave it. A Service without such a pod refuses connections.
 - A ServiceMonitor whose targets do not run in the sandbox (kubelets, exporters, Grafana) gets no job, where
   the real one would have an empty or a failing target. PodMonitors and Probes get none for the same reason.
 - remote_write and remote_read are left out: samples of a sandbox must not end up in a real store.
@@ -37,6 +39,9 @@ Secrets = Callable[[str, str], SecretData | None]
 
 ETC = "/etc/prometheus"
 """Where the pod has its files; the process has them elsewhere, so paths below this are to be mapped."""
+
+_NOBODY = "127.0.0.1:1"
+"""An address that refuses connections, as a Service without pods does."""
 
 
 class Cluster(Protocol):
@@ -272,7 +277,7 @@ class _Sources:
                 {"targets": entry["targets"], "labels": dict(sorted(entry.get("labels", {}).items()))}
                 for entry in static
             ]
-        job["relabel_configs"] = relabelings
+        job["relabel_configs"] = [*relabelings, *self._by_name(job.get("static_configs", ()), relabelings)]
         if metric_relabelings := spec.get("metricRelabelings"):
             job["metric_relabel_configs"] = _relabelings(metric_relabelings)
         yield job | _names(spec)
@@ -321,6 +326,43 @@ class _Sources:
             found.append(entry)
         return found
 
+    def _by_name(self, static: Sequence[Object], relabelings: Sequence[Object]) -> Iterator[Object]:
+        """Relabelings that do what DNS and Services do for the addresses that a job may end up with."""
+        addresses = {target for entry in static for target in entry["targets"]}
+        addresses |= {str(item["replacement"]) for item in relabelings if "replacement" in item}
+        found = {address: self._served_at(address) for address in sorted(addresses)}
+        real = {address: served for address, served in found.items() if served is not None}
+        if real:
+            yield {
+                "source_labels": ["instance", "__address__"],
+                "regex": ";(.+)",
+                "target_label": "instance",
+                "replacement": "${1}",
+            }
+        for address, served in real.items():
+            yield {
+                "source_labels": ["__address__"],
+                "regex": re.escape(address),
+                "target_label": "__address__",
+                "replacement": served,
+            }
+
+    def _served_at(self, address: str) -> str | None:
+        """Where a pod really serves `<service>[.<namespace>[.svc[.cluster.local]]]:<port>`.
+
+        None for an address that names no Service of the cluster, or one without a selector.
+        """
+        named = re.fullmatch(r"([\w-]+)(?:\.([\w-]+)(?:\.svc(?:\.cluster\.local)?)?)?:(\d+)", address)
+        if named is None:
+            return None
+        name, namespace = named[1], named[2] or self.prometheus["metadata"]["namespace"]
+        service = self.cluster.get("Service", namespace, name)
+        if service is None or not service["spec"].get("selector"):
+            return None
+        number = int(named[3])
+        served = (at for _, port, at in self._pods_behind(service) if port["port"] == number)
+        return next(served, _NOBODY)
+
     def _targets(self, monitor: Object, endpoint: Object) -> Iterator[Object]:
         spec, namespace = monitor["spec"], monitor["metadata"]["namespace"]
         chosen = spec.get("namespaceSelector", {})
@@ -336,31 +378,34 @@ class _Sources:
 
     def _behind(self, service: Object) -> Iterator[Object]:
         """What discovery with the role `endpoints` finds behind a Service."""
-        metadata, selector = service["metadata"], service["spec"].get("selector", {})
-        meta = "__meta_kubernetes"
+        metadata, meta = service["metadata"], "__meta_kubernetes"
+        for pod, port, address in self._pods_behind(service):
+            labels = {
+                f"{meta}_namespace": pod.namespace,
+                f"{meta}_service_name": metadata["name"],
+                f"{meta}_endpoint_port_name": port.get("name", ""),
+                f"{meta}_endpoint_address_target_kind": "Pod",
+                f"{meta}_endpoint_address_target_name": pod.name,
+                f"{meta}_pod_name": pod.name,
+                f"{meta}_pod_container_name": pod.container,
+                f"{meta}_pod_phase": "Running",
+            }
+            for key, value in metadata.get("labels", {}).items():
+                labels[f"{meta}_service_label_{_label(key)}"] = value
+                labels[f"{meta}_service_labelpresent_{_label(key)}"] = "true"
+            for key, value in pod.labels.items():
+                labels[f"{meta}_pod_label_{_label(key)}"] = value
+            yield {"targets": [address], "labels": labels}
+
+    def _pods_behind(self, service: Object) -> Iterator[tuple[Pod, Object, str]]:
+        """The pods that a Service selects, with each of its ports that they serve and where that is."""
+        namespace, selector = service["metadata"]["namespace"], service["spec"].get("selector", {})
         for pod in self.pods:
-            if pod.namespace != metadata["namespace"] or not selector.items() <= pod.labels.items():
-                continue
-            for port in service["spec"]["ports"]:
-                address = pod.ports.get(port.get("targetPort", port["port"]))
-                if address is None:
-                    continue
-                labels = {
-                    f"{meta}_namespace": pod.namespace,
-                    f"{meta}_service_name": metadata["name"],
-                    f"{meta}_endpoint_port_name": port.get("name", ""),
-                    f"{meta}_endpoint_address_target_kind": "Pod",
-                    f"{meta}_endpoint_address_target_name": pod.name,
-                    f"{meta}_pod_name": pod.name,
-                    f"{meta}_pod_container_name": pod.container,
-                    f"{meta}_pod_phase": "Running",
-                }
-                for key, value in metadata.get("labels", {}).items():
-                    labels[f"{meta}_service_label_{_label(key)}"] = value
-                    labels[f"{meta}_service_labelpresent_{_label(key)}"] = "true"
-                for key, value in pod.labels.items():
-                    labels[f"{meta}_pod_label_{_label(key)}"] = value
-                yield {"targets": [address], "labels": labels}
+            if pod.namespace == namespace and selector.items() <= pod.labels.items():
+                for port in service["spec"]["ports"]:
+                    address = pod.ports.get(port.get("targetPort", port["port"]))
+                    if address is not None:
+                        yield pod, port, address
 
     def _http(self, spec: Object, namespace: str) -> Object:
         """How to reach a target: scheme, proxy, credentials, TLS."""

@@ -324,6 +324,12 @@ def _scrape(field: str, spec: Mapping[str, Any], interval: str) -> Iterator[Caus
 
 def _scrape_config(value: Object) -> Iterator[Cause]:
     yield from _scrape("spec", value["spec"], "scrapeInterval")
+    for index, entry in enumerate(value["spec"].get("staticConfigs", [])):
+        targets = entry["targets"]
+        for number, target in enumerate(targets):
+            if target in targets[:number]:
+                field = f"spec.staticConfigs[{index}].targets[{number}]"
+                yield Cause("FieldValueDuplicate", f"Duplicate value: {shown(target)}", field)
 
 
 def _service_monitor(value: Object) -> Iterator[Cause]:

@@ -138,6 +138,11 @@ def _node_status(item: Object) -> str:
     return "Ready" if ready else "NotReady"
 
 
+def _pod_selector(item: Object) -> str:
+    labels = _get("spec.podSelector.matchLabels", {})(item)
+    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+
+
 def _modes(item: Object) -> str:
     short = {
         "ReadWriteOnce": "RWO",
@@ -226,6 +231,7 @@ _COLUMNS: Mapping[str, list[Column]] = {
         ("VolumeBindingMode", _get("volumeBindingMode")),
         ("AllowVolumeExpansion", lambda item: str(item.get("allowVolumeExpansion", False)).lower()),
     ],
+    "NetworkPolicy": [("Pod-Selector", _pod_selector)],
     "ConfigMap": [
         ("Data", lambda item: str(len(item.get("data", {})) + len(item.get("binaryData", {})))),
     ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlencode
@@ -19,6 +19,10 @@ from multidict import CIMultiDict
 
 from sandbox import tls
 from sandbox.interfaces import AppDirectory, Replica
+
+Balancing = Literal["random", "round-robin", "sticky"]
+"""How a replica is picked: anew for each request, or (sticky) once for all connections of a client's address,
+until that replica is not ready any more."""
 
 REFUSED_STATUS = 401
 """Status for no token, an unknown one and one that may not call this app alike; assumed."""
@@ -39,6 +43,8 @@ class _Listener:
     url: str
     turn: int = 0
     """Of the round robin."""
+    chosen: dict[str, str] = field(default_factory=dict)
+    """Of the sticky balancing: a client's address to the name of its replica."""
 
 
 class Gateway:
@@ -50,7 +56,7 @@ class Gateway:
         authority: tls.Authority,
         scratch: Path,
         login_url: str,
-        balancing: Literal["random", "round-robin"] = "random",
+        balancing: Balancing = "random",
         seed: int | None = None,
     ) -> None:
         """`scratch` is a directory for short-lived key files, `seed` makes the balancing repeatable."""
@@ -101,7 +107,8 @@ class Gateway:
         headers = CIMultiDict(request.headers)
         headers.popall(hdrs.AUTHORIZATION, None)
         try:
-            return await self._choose(app_id, replicas).handle(request.clone(headers=headers))
+            replica = self._choose(app_id, replicas, request.remote or "")
+            return await replica.handle(request.clone(headers=headers))
         except ConnectionError:
             # The replica was killed, or the client has gone. A part of the answer that was sent already must
             # not look complete: the connection is cut, and the answer below goes nowhere.
@@ -109,12 +116,17 @@ class Gateway:
                 request.transport.abort()
             return _error(CUT_STATUS, "the replica closed the connection")
 
-    def _choose(self, app_id: str, replicas: Sequence[Replica]) -> Replica:
+    def _choose(self, app_id: str, replicas: Sequence[Replica], client: str) -> Replica:
         if self._balancing == "random":
             return self._random.choice(replicas)
         listener = self._listeners[app_id]
-        listener.turn += 1
-        return replicas[(listener.turn - 1) % len(replicas)]
+        if self._balancing == "round-robin":
+            listener.turn += 1
+            return replicas[(listener.turn - 1) % len(replicas)]
+        known = (replica for replica in replicas if replica.name == listener.chosen.get(client))
+        replica = next(known, None) or self._random.choice(replicas)
+        listener.chosen[client] = replica.name
+        return replica
 
     def _refuse(self, app_id: str, request: web.Request, token: str) -> web.Response:
         if not token and "text/html" in request.headers.get(hdrs.ACCEPT, ""):

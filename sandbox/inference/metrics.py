@@ -1,4 +1,4 @@
-"""The metrics of a vLLM 0.13.0 server: its families as data, and a small registry that prints them.
+"""The metrics of a vLLM 0.13.0 server: a small registry that prints the families of the catalogue.
 
 The output follows prometheus_client's text format in every detail that a consumer may rely on: order of
 labels, floats (`1.0`, `1.7953531880019178e+09`), and a gauge `<name>_created` beside every counter,
@@ -13,7 +13,9 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal
+
+from dashboards import catalogue
+from dashboards.metric import Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the exposition."""
@@ -25,44 +27,9 @@ UNCOUNTED_HANDLERS = ("/metrics", "/health", "/load", "/ping", "/version", "/ser
 """Paths for which vLLM keeps no HTTP metrics."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """A metric family as it appears in the exposition."""
+VERSION = "0.13.0"
+"""The version of vLLM that the replicas are."""
 
-    name: str
-    """As on the TYPE line."""
-    type: Literal["counter", "gauge", "histogram", "summary"]
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] | Literal["model length"] = ()
-    """Upper bounds without +Inf; `model length` is the 1-2-5 series up to the longest sequence."""
-    created: bool = True
-    """Whether a counter, histogram or summary tells when it was made."""
-
-    @property
-    def base(self) -> str:
-        """The name without a counter's `_total`, to which `_created` is appended."""
-        return self.name.removesuffix("_total") if self.type == "counter" else self.name
-
-
-_ENGINE = ("engine", "model_name")
-_FIRST_TOKEN_BUCKETS = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
-    *(20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
-)
-_TOKEN_BUCKETS = (
-    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
-    *(20.0, 40.0, 80.0),
-)
-_REQUEST_BUCKETS = (
-    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
-    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
-)
-_ITERATION_BUCKETS = (1.0, *(2.0**power for power in range(3, 15)))
-_HIGHR_BUCKETS = (
-    *(0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0),
-    *(7.5, 10.0, 30.0, 60.0),
-)
 _CACHE_CONFIG = {
     # CacheConfig of a CUDA server with default arguments; num_gpu_blocks and engine are filled in.
     "block_size": "16",
@@ -89,209 +56,7 @@ _CACHE_CONFIG = {
 }
 
 
-def _latency(name: str, help_text: str) -> Family:
-    return Family(name, "histogram", help_text, _ENGINE, _REQUEST_BUCKETS)
-
-
-def _lengths(name: str, help_text: str) -> Family:
-    return Family(name, "histogram", help_text, _ENGINE, "model length")
-
-
-FAMILIES: tuple[Family, ...] = (
-    Family(
-        "python_gc_objects_collected_total",
-        "counter",
-        "Objects collected during gc",
-        ("generation",),
-        created=False,
-    ),
-    Family(
-        "python_gc_objects_uncollectable_total",
-        "counter",
-        "Uncollectable objects found during GC",
-        ("generation",),
-        created=False,
-    ),
-    Family(
-        "python_gc_collections_total",
-        "counter",
-        "Number of times this generation was collected",
-        ("generation",),
-        created=False,
-    ),
-    Family(
-        "python_info",
-        "gauge",
-        "Python platform information",
-        ("implementation", "major", "minor", "patchlevel", "version"),
-    ),
-    Family("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes."),
-    Family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes."),
-    Family("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds."),
-    Family(
-        "process_cpu_seconds_total",
-        "counter",
-        "Total user and system CPU time spent in seconds.",
-        created=False,
-    ),
-    Family("process_open_fds", "gauge", "Number of open file descriptors."),
-    Family("process_max_fds", "gauge", "Maximum number of open file descriptors."),
-    Family("vllm:num_requests_running", "gauge", "Number of requests in model execution batches.", _ENGINE),
-    Family("vllm:num_requests_waiting", "gauge", "Number of requests waiting to be processed.", _ENGINE),
-    Family(
-        "vllm:engine_sleep_state",
-        "gauge",
-        "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; "
-        "weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2.",
-        (*_ENGINE, "sleep_state"),
-    ),
-    Family("vllm:kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.", _ENGINE),
-    Family(
-        "vllm:prefix_cache_queries_total",
-        "counter",
-        "Prefix cache queries, in terms of number of queried tokens.",
-        _ENGINE,
-    ),
-    Family(
-        "vllm:prefix_cache_hits_total",
-        "counter",
-        "Prefix cache hits, in terms of number of cached tokens.",
-        _ENGINE,
-    ),
-    Family(
-        "vllm:external_prefix_cache_queries_total",
-        "counter",
-        "External prefix cache queries from KV connector cross-instance cache sharing, "
-        "in terms of number of queried tokens.",
-        _ENGINE,
-    ),
-    Family(
-        "vllm:external_prefix_cache_hits_total",
-        "counter",
-        "External prefix cache hits from KV connector cross-instance cache sharing, "
-        "in terms of number of cached tokens.",
-        _ENGINE,
-    ),
-    Family(
-        "vllm:mm_cache_queries_total",
-        "counter",
-        "Multi-modal cache queries, in terms of number of queried items.",
-        _ENGINE,
-    ),
-    Family(
-        "vllm:mm_cache_hits_total",
-        "counter",
-        "Multi-modal cache hits, in terms of number of cached items.",
-        _ENGINE,
-    ),
-    Family(
-        "vllm:num_preemptions_total",
-        "counter",
-        "Cumulative number of preemption from the engine.",
-        _ENGINE,
-    ),
-    Family("vllm:prompt_tokens_total", "counter", "Number of prefill tokens processed.", _ENGINE),
-    Family("vllm:generation_tokens_total", "counter", "Number of generation tokens processed.", _ENGINE),
-    Family(
-        "vllm:request_success_total",
-        "counter",
-        "Count of successfully processed requests.",
-        (*_ENGINE, "finished_reason"),
-    ),
-    _lengths("vllm:request_prompt_tokens", "Number of prefill tokens processed."),
-    _lengths("vllm:request_generation_tokens", "Number of generation tokens processed."),
-    Family(
-        "vllm:iteration_tokens_total",
-        "histogram",
-        "Histogram of number of tokens per engine_step.",
-        _ENGINE,
-        _ITERATION_BUCKETS,
-    ),
-    _lengths(
-        "vllm:request_max_num_generation_tokens",
-        "Histogram of maximum number of requested generation tokens.",
-    ),
-    Family(
-        "vllm:request_params_n",
-        "histogram",
-        "Histogram of the n request parameter.",
-        _ENGINE,
-        (1.0, 2.0, 5.0, 10.0, 20.0),
-    ),
-    _lengths("vllm:request_params_max_tokens", "Histogram of the max_tokens request parameter."),
-    Family(
-        "vllm:time_to_first_token_seconds",
-        "histogram",
-        "Histogram of time to first token in seconds.",
-        _ENGINE,
-        _FIRST_TOKEN_BUCKETS,
-    ),
-    Family(
-        "vllm:inter_token_latency_seconds",
-        "histogram",
-        "Histogram of inter-token latency in seconds.",
-        _ENGINE,
-        _TOKEN_BUCKETS,
-    ),
-    Family(
-        "vllm:request_time_per_output_token_seconds",
-        "histogram",
-        "Histogram of time_per_output_token_seconds per request.",
-        _ENGINE,
-        _TOKEN_BUCKETS,
-    ),
-    _latency("vllm:e2e_request_latency_seconds", "Histogram of e2e request latency in seconds."),
-    _latency("vllm:request_queue_time_seconds", "Histogram of time spent in WAITING phase for request."),
-    _latency("vllm:request_inference_time_seconds", "Histogram of time spent in RUNNING phase for request."),
-    _latency("vllm:request_prefill_time_seconds", "Histogram of time spent in PREFILL phase for request."),
-    _latency("vllm:request_decode_time_seconds", "Histogram of time spent in DECODE phase for request."),
-    _lengths(
-        "vllm:request_prefill_kv_computed_tokens",
-        "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
-    ),
-    Family(
-        "vllm:cache_config_info",
-        "gauge",
-        "Information of the LLMEngine CacheConfig",
-        (*_CACHE_CONFIG, "engine", "num_gpu_blocks"),
-    ),
-    Family(
-        "http_requests_total",
-        "counter",
-        "Total number of requests by method, status and handler.",
-        ("handler", "method", "status"),
-    ),
-    Family(
-        "http_request_size_bytes",
-        "summary",
-        "Content length of incoming requests by handler. Only value of header is respected. "
-        "Otherwise ignored. No percentile calculated. ",
-        ("handler",),
-    ),
-    Family(
-        "http_response_size_bytes",
-        "summary",
-        "Content length of outgoing responses by handler. Only value of header is respected. "
-        "Otherwise ignored. No percentile calculated. ",
-        ("handler",),
-    ),
-    Family(
-        "http_request_duration_highr_seconds",
-        "histogram",
-        "Latency with many buckets but no API specific labels. "
-        "Made for more accurate percentile calculations. ",
-        (),
-        _HIGHR_BUCKETS,
-    ),
-    Family(
-        "http_request_duration_seconds",
-        "histogram",
-        "Latency with only few buckets by handler. "
-        "Made to be only used if aggregation by handler is important. ",
-        ("handler", "method"),
-        (0.1, 0.5, 1.0),
-    ),
-)
+FAMILIES: tuple[Metric, ...] = catalogue.exposed(VERSION)
 """Every family of a text-generation server without LoRA, speculative decoding or a KV connector, in order."""
 
 
@@ -334,7 +99,7 @@ def _escape(value: str) -> str:
 class Number:
     """One series of a counter or gauge."""
 
-    def __init__(self, family: Family, labels: Mapping[str, str]) -> None:
+    def __init__(self, family: Metric, labels: Mapping[str, str]) -> None:
         self.value = 0.0
         self._line = _sample(family.name, labels)
 
@@ -346,7 +111,7 @@ class Number:
 class Distribution:
     """One series of a histogram, or of a summary (which has no buckets)."""
 
-    def __init__(self, family: Family, labels: Mapping[str, str], bounds: tuple[float, ...]) -> None:
+    def __init__(self, family: Metric, labels: Mapping[str, str], bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
@@ -377,7 +142,7 @@ class Distribution:
 class _Exposed:
     """A family with its series, and the text that does not change."""
 
-    family: Family
+    family: Metric
     series: dict[tuple[str, ...], Number | Distribution] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
 
@@ -395,7 +160,7 @@ class _Exposed:
 class Registry:
     """The series of one process. Asking for a family or labels that the table lacks is a KeyError."""
 
-    def __init__(self, families: Sequence[Family], longest: int) -> None:
+    def __init__(self, families: Sequence[Metric], longest: int) -> None:
         """`longest` is the longest sequence in tokens (`--max-model-len`)."""
         self._longest = longest
         self._exposed = {family.name: _Exposed(family) for family in families}
@@ -432,7 +197,7 @@ class Registry:
             exposed.created.append(_sample(f"{family.base}_created", labels) + format_float(time.time()))
         return series
 
-    def _make(self, family: Family, labels: Mapping[str, str]) -> Number | Distribution:
+    def _make(self, family: Metric, labels: Mapping[str, str]) -> Number | Distribution:
         if family.type in ("counter", "gauge"):
             return Number(family, labels)
         bounds = one_two_five(self._longest) if isinstance(family.buckets, str) else family.buckets

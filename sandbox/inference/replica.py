@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from sandbox.inference.metrics import ServerMetrics
 from sandbox.inference.openai import VERSION
 from sandbox.inference.server import VllmServer
 from sandbox.interfaces import JsonObject
+from sandbox.trace import trace
+
+_LOG = logging.getLogger(__name__)
 
 _DEFAULT_APP_PORT = 8080  # AI Deploy's, when the spec has no defaultHttpPort
 _DEFAULT_GPU = "h100-1-gpu"  # stands in for flavors whose GPU is not in the table
@@ -187,10 +191,9 @@ class VllmReplica:
 
 
 def _report(process: asyncio.Task[None]) -> None:
-    """Tells the event loop of a process that ended by a mistake of ours; nobody awaits it."""
+    """Logs why a process ended by a mistake of ours; nobody awaits it."""
     if not process.cancelled() and (error := process.exception()) is not None:
-        context = {"message": f"{process.get_name()} failed", "exception": error}
-        process.get_loop().call_exception_handler(context)
+        _LOG.error("%s failed: %s", process.get_name(), trace(error))
 
 
 class VllmReplicas:

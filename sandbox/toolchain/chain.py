@@ -62,6 +62,11 @@ class Toolchain:
         return self._binary("alertmanager")
 
     @property
+    def json_exporter(self) -> Path:
+        """The exporter that makes metrics of JSON."""
+        return self._binary("json_exporter")
+
+    @property
     def directories(self) -> tuple[Path, ...]:
         """What to put first on PATH; empty when the user had everything there."""
         return tuple(found.directory for found in self.found if not found.on_path)

@@ -113,10 +113,16 @@ PULUMI = Tool(
 
 
 def _prometheus(
-    name: str, version: str, minimum: Version, binaries: tuple[str, ...], packages: tuple[str, ...]
+    name: str,
+    version: str,
+    minimum: Version,
+    binaries: tuple[str, ...],
+    packages: tuple[str, ...],
+    owner: str = "prometheus",
+    website: str = "https://prometheus.io/download/",
 ) -> Tool:
-    """A tool of the Prometheus project: they are all released in the same way."""
-    base = f"prometheus/{name}/releases/download/v{{version}}/"
+    """A tool of the Prometheus project or its community: they are all released in the same way."""
+    base = f"{owner}/{name}/releases/download/v{{version}}/"
     return Tool(
         name=name,
         version=version,
@@ -130,7 +136,7 @@ def _prometheus(
             architectures={"x86_64": "amd64", "aarch64": "arm64"},
         ),
         go=GoBuild(packages=packages, version_variable="github.com/prometheus/common/version.Version"),
-        website="https://prometheus.io/download/",
+        website=website,
     )
 
 
@@ -148,5 +154,14 @@ ALERTMANAGER = _prometheus(
     ("alertmanager",),
     ("github.com/prometheus/alertmanager/cmd/alertmanager",),
 )
+JSON_EXPORTER = _prometheus(
+    "json_exporter",
+    "0.7.0",
+    (0, 7, 0),
+    ("json_exporter",),
+    ("github.com/prometheus-community/json_exporter",),
+    owner="prometheus-community",
+    website="https://github.com/prometheus-community/json_exporter/releases",
+)
 
-TOOLS = (PULUMI, PROMETHEUS, ALERTMANAGER)
+TOOLS = (PULUMI, PROMETHEUS, ALERTMANAGER, JSON_EXPORTER)

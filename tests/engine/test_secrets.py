@@ -523,7 +523,9 @@ def holders():
         client,
         AiDeploy(client, "project", [CANARY]),
         settings.Credentials("key", CANARY, CANARY, "id", CANARY),
-        Connection("http://127.0.0.1", "project", "key", CANARY, CANARY, CANARY, "/bundle"),
+        Connection(
+            "http://127.0.0.1", "https://127.0.0.1", "project", "key", CANARY, CANARY, CANARY, "/bundle"
+        ),
         Engine("/pulumi", {"PULUMI_CONFIG_PASSPHRASE": CANARY}),
         PluginCredentials("http://127.0.0.1", "key", CANARY, CANARY, CANARY),
         KeyPair(b"certificate", CANARY.encode()),

@@ -32,7 +32,7 @@ def test_what_is_not_named_stays(tmp_path: Path) -> None:
         ("sped = 50", "sped is not known; did you mean speed?"),
         ("[cloud.delays]\nimage = 1", "cloud.delays.image is not known"),
         ("speed = 'fast'", "speed = 'fast'"),
-        ("balancing = 'sticky'", "balancing = 'sticky'"),
+        ("balancing = 'fair'", "balancing = 'fair'"),
         ("speed = ", "Invalid value"),
     ],
 )

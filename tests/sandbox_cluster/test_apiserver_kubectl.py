@@ -84,6 +84,22 @@ async def test_get_prints_the_columns_of_the_server(cluster: KubeCluster, kubect
     assert "No resources found" in await kubectl("get", "scrapeconfigs", "-A")
 
 
+async def test_a_network_policy_is_kept_though_nothing_enforces_it(kubectl: Kubectl) -> None:
+    policy = """
+        apiVersion: networking.k8s.io/v1
+        kind: NetworkPolicy
+        metadata: {name: exporter}
+        spec:
+          podSelector: {matchLabels: {app: exporter}}
+          ingress: [{from: [{podSelector: {matchLabels: {app: prometheus}}}], ports: [{port: 7979}]}]
+    """
+    await kubectl("apply", "--server-side", "-f", "-", text=policy)
+    assert "app=exporter" in await kubectl("get", "netpol", "exporter")
+    printed = yaml.safe_load(await kubectl("get", "netpol", "exporter", "-o", "yaml"))
+    assert printed["spec"]["policyTypes"] == ["Ingress"]
+    assert printed["spec"]["ingress"][0]["ports"] == [{"port": 7979, "protocol": "TCP"}]
+
+
 async def test_get_prints_objects_as_yaml(cluster: KubeCluster, kubectl: Kubectl) -> None:
     cluster.store.create(scrape_config("vllm"), "test")
     printed = yaml.safe_load(await kubectl("get", "scfg", "vllm", "-o", "yaml"))

@@ -181,6 +181,13 @@ REFUSED_CUSTOM: list[tuple[str, Object, int, str]] = [
     ),
     ("type", scrape_config("x", enableHTTP2="no"), 422, "must be of type boolean"),
     ("no targets", scrape_config("x", staticConfigs=[{"targets": []}]), 422, "at least 1 items"),
+    (
+        "same target twice",
+        scrape_config("x", staticConfigs=[{"targets": ["a:1", "b:1", "a:1"]}]),
+        422,
+        'spec.staticConfigs[0].targets[2]: Duplicate value: "a:1"',
+    ),
+    ("no relabelings", scrape_config("x", metricRelabelings=[]), 422, "at least 1 items"),
     ("two methods", scrape_config("x", basicAuth={}), 422, "at most one of authorization, basicAuth, oauth2"),
     (
         "relabeling action",

@@ -218,6 +218,18 @@ def test_names_come_from_release_and_override_as_in_the_chart() -> None:
     assert selector == {"matchLabels": {"release": "prom"}}
 
 
+def test_grafana_reads_the_secrets_of_its_own_namespace_only_when_told() -> None:
+    everywhere, own = names({}), names({"grafana": {"rbac": {"namespaced": True}}})
+    assert everywhere - own == {
+        ("ClusterRole", "-", "monitoring-grafana-clusterrole"),
+        ("ClusterRoleBinding", "-", "monitoring-grafana-clusterrolebinding"),
+    }
+    assert own - everywhere == {
+        ("Role", "monitoring", "monitoring-grafana"),
+        ("RoleBinding", "monitoring", "monitoring-grafana"),
+    }
+
+
 def test_grafana_service_is_as_recorded() -> None:
     service = rendered(PROGRAM)["Service", "monitoring-grafana"]
     assert service["metadata"]["labels"] == {

@@ -147,9 +147,9 @@ async def drive(store: ObjectStore, monitoring: Monitoring, clock: Clock) -> Non
 
 @asynccontextmanager
 async def running(
-    binaries: Binaries, directory: Path, *, speed: float = 100, **delays: float
+    binaries: Binaries, directory: Path, *, speed: float = 100, values: Any = VALUES, **delays: Any
 ) -> AsyncIterator[Running]:
-    """The chart installed with VALUES, and its processes ready."""
+    """The chart installed with `values`, and its processes ready."""
     store = ObjectStore("1.34")
     store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "monitoring"}}, "test")
     authority = Authority()
@@ -159,7 +159,7 @@ async def running(
     environment = {"SSL_CERT_FILE": str(authorities), MARKER: "yes"}
     monitoring = Monitoring(directory / "run", binaries, clock, environment, **delays)
     assert monitoring.prometheus_url is None
-    objects: list[Any] = list(render(VALUES, "monitoring", "monitoring"))
+    objects: list[Any] = list(render(values, "monitoring", "monitoring"))
     for item in objects:
         store.create(item, "helm")
     task = asyncio.create_task(drive(store, monitoring, clock))
@@ -298,6 +298,83 @@ async def test_the_watchdog_reaches_the_alertmanager_and_both_watch_themselves(
         assert stateful is not None
         assert stateful["spec"]["serviceName"] == "prometheus-operated"
         assert cluster.store.get("Secret", "monitoring", "prometheus-monitoring-prometheus") is not None
+
+
+HOOK = {
+    "alertmanagerSpec": {"secrets": ["hook"]},
+    "config": {
+        "route": {
+            "receiver": "hook",
+            "group_by": ["alertname"],
+            "group_wait": "1s",
+            "group_interval": "1s",
+            "routes": [{"receiver": "null", "matchers": ['alertname = "Watchdog"']}],
+        },
+        "receivers": [
+            {"name": "null"},
+            {
+                "name": "hook",
+                "webhook_configs": [
+                    {"url_file": "/etc/alertmanager/secrets/hook/url", "send_resolved": True}
+                ],
+            },
+        ],
+    },
+}
+
+
+def hook(url: str) -> dict[str, Any]:
+    data = {"url": base64.b64encode(url.encode()).decode()}
+    return {"kind": "Secret", "metadata": {"name": "hook", "namespace": "monitoring"}, "data": data}
+
+
+@asynccontextmanager
+async def receiver() -> AsyncIterator[tuple[str, list[tuple[str, str, str]]]]:
+    """A local webhook: its base URL, and the path, alert and status of each notification so far."""
+    got: list[tuple[str, str, str]] = []
+
+    async def take(request: web.Request) -> web.Response:
+        message = await request.json()
+        got.append((request.path, message["groupLabels"]["alertname"], message["status"]))
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_post("/{path}", take)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}", got
+    finally:
+        await runner.cleanup()
+
+
+async def test_notifications_go_to_the_address_in_a_mounted_secret_which_then_changes(
+    binaries: Binaries, tmp_path: Path
+) -> None:
+    values = {**VALUES, "alertmanager": HOOK}
+    async with (
+        running(binaries, tmp_path, values=values, config_delay_seconds=0) as cluster,
+        target(cluster.authority, tmp_path, "") as served,
+        receiver() as (url, got),
+    ):
+        cluster.store.create({"apiVersion": "v1", **hook(f"{url}/first")}, "test")
+        cluster.store.create(scrape_config("vllm", served.address), "test")
+        down = rule("down", "")
+        down["spec"]["groups"][0]["rules"] = [{"alert": "Down", "expr": 'up{job="vllm"} == 0'}]
+        cluster.store.create(down, "test")
+        await until(lambda: cluster.query('up{job="vllm"} == 1'))
+        served.accepted.clear()
+        await until(lambda: ("/first", "Down", "firing") in got)
+        served.accepted.add("")
+        await until(lambda: ("/first", "Down", "resolved") in got)
+
+        old = cluster.store.get("Secret", "monitoring", "hook")
+        assert old is not None
+        cluster.store.update({**old, "data": hook(f"{url}/second")["data"]}, "test")
+        served.accepted.clear()
+        await until(lambda: ("/second", "Down", "firing") in got)
+    assert {name for _, name, _ in got} == {"Down"}
 
 
 async def test_what_prometheus_would_refuse_is_kept_out_and_the_rest_goes_on(

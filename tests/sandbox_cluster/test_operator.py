@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -269,6 +270,79 @@ def test_a_prometheus_rule_becomes_a_rule_file() -> None:
     unlabelled = prometheus(ruleSelector={"matchLabels": {"release": "x"}})
     assert configuration(unlabelled, rule).rules == {}
     assert "rule_files" not in configuration(prometheus()).document
+
+
+def test_a_rule_group_keeps_what_prometheus_knows_of_it() -> None:
+    group = {
+        "name": "vllm",
+        "interval": "5s",
+        "query_offset": "1s",
+        "limit": 100,
+        "labels": {"team": "ml"},
+        "rules": [{"alert": "Down", "expr": "up == 0", "for": "5m", "keep_firing_for": "1m"}],
+    }
+    metadata = {"name": "vllm", "namespace": "monitoring", "uid": "7"}
+    rule = {"kind": "PrometheusRule", "metadata": metadata, "spec": {"groups": [group]}}
+    made = configuration(prometheus(ruleSelector={}), rule)
+    assert yaml.safe_load(made.rules["monitoring-vllm-7.yaml"]) == {"groups": [group]}
+
+
+EXPORTER = Pod(
+    namespace="monitoring",
+    name="exporter-1",
+    container="exporter",
+    labels={"app": "exporter"},
+    ports={7979: "127.0.0.1:43000", "http": "127.0.0.1:43000"},
+)
+
+
+def exporter_service(name: str = "exporter", **spec: Any) -> dict[str, Any]:
+    ports = [{"port": 80, "targetPort": "http"}]
+    body = {"selector": {"app": "exporter"}, "ports": ports, **spec}
+    return {"kind": "Service", "metadata": {"name": name, "namespace": "monitoring"}, "spec": body}
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("exporter:80", "127.0.0.1:43000"),
+        ("exporter.monitoring:80", "127.0.0.1:43000"),
+        ("exporter.monitoring.svc:80", "127.0.0.1:43000"),
+        ("exporter.monitoring.svc.cluster.local:80", "127.0.0.1:43000"),
+        ("exporter.monitoring:81", "127.0.0.1:1"),  # a port that the Service does not have
+        ("nobody.monitoring:80", "127.0.0.1:1"),  # no pod
+        ("exporter.other:80", None),
+        ("external.monitoring:80", None),  # no selector: where it leads is unknown
+        ("x.app.gra.ai.cloud.ovh.net:443", None),
+    ],
+)
+def test_a_target_named_after_a_service_is_led_to_the_pod_and_keeps_its_instance(
+    address: str, reached: str | None
+) -> None:
+    services = [
+        exporter_service(),
+        exporter_service("nobody", selector={"app": "nobody"}),
+        exporter_service("external", selector={}),
+    ]
+    item = scrape_config(staticConfigs=[{"targets": [address]}])
+    (job,) = configuration(prometheus(), item, *services, pods=(EXPORTER,)).document["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [address], "labels": {}}]
+    relabelings = job["relabel_configs"][1:]
+    if reached is None:
+        assert relabelings == []
+    else:
+        kept, led = relabelings
+        assert (kept["target_label"], kept["source_labels"]) == ("instance", ["instance", "__address__"])
+        assert re.fullmatch(led["regex"], address)
+        assert (led["target_label"], led["replacement"]) == ("__address__", reached)
+
+
+def test_an_address_that_relabelings_make_is_led_to_the_pod_as_well() -> None:
+    through = [{"targetLabel": "__address__", "replacement": "exporter.monitoring.svc:80"}]
+    item = scrape_config(relabelings=through)
+    made = configuration(prometheus(), item, exporter_service(), pods=(EXPORTER,))
+    last = made.document["scrape_configs"][0]["relabel_configs"][-1]
+    assert last["replacement"] == "127.0.0.1:43000"
 
 
 ALERTMANAGER = Pod(

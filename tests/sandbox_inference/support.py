@@ -13,7 +13,7 @@ import aiohttp
 
 from autoscaling.replica import ColdStart
 from sandbox.clock import Clock
-from sandbox.inference.gateway import Gateway
+from sandbox.inference.gateway import Balancing, Gateway
 from sandbox.inference.replica import ReplicaSettings, VllmReplica, VllmReplicas
 from sandbox.interfaces import AppGateway, JsonObject, ReplicaFactory
 from sandbox.tls import Authority
@@ -86,20 +86,13 @@ async def deployed(
     replicas: int = 1,
     settings: ReplicaSettings = FAST,
     spec: JsonObject = TINY_SPEC,
-    balancing: str = "round-robin",
+    balancing: Balancing = "round-robin",
 ) -> AsyncIterator[Deployment]:
     """An app `app` with so many replicas that serve."""
     authority = Authority()
     directory = Directory()
     factory = VllmReplicas(Clock(), settings)
-    gateway = Gateway(
-        directory,
-        authority,
-        tmp_path,
-        LOGIN_URL,
-        balancing="random" if balancing == "random" else "round-robin",
-        seed=1,
-    )
+    gateway = Gateway(directory, authority, tmp_path, LOGIN_URL, balancing, seed=1)
     for index in range(replicas):
         directory.replicas.append(factory(f"replica-{index}", spec, lambda line: None))
         directory.replicas[-1].start()

@@ -144,6 +144,26 @@ async def test_random_balancing_reaches_all_replicas_unevenly_and_repeatably(tmp
     assert len(set(first)) > 1
 
 
+async def test_sticky_balancing_keeps_an_address_at_one_replica_while_that_is_ready(tmp_path: Path) -> None:
+    async def ask(app: Deployment, address: str) -> None:
+        transport = httpx.AsyncHTTPTransport(verify=app.tls, local_address=address)
+        async with httpx.AsyncClient(transport=transport, headers=app.headers()) as client:
+            assert (await client.post(f"{app.url}/v1/completions", json=HELLO)).status_code == 200
+
+    async with deployed(tmp_path, replicas=3, balancing="sticky") as app:
+        for _ in range(6):  # a connection each
+            await ask(app, "127.0.0.1")
+        assert sorted(requests_of(app)) == [0, 0, 6]
+        first = app.directory.replicas.pop(requests_of(app).index(6))
+        await ask(app, "127.0.0.1")
+        await ask(app, "127.0.0.1")
+        assert sorted(requests_of(app)) == [0, 2]
+        await first.stop()
+        for number in range(2, 22):
+            await ask(app, f"127.0.0.{number}")
+        assert min(requests_of(app)) > 0  # other addresses have replicas of their own
+
+
 async def test_only_ready_replicas_are_called(tmp_path: Path) -> None:
     async with deployed(tmp_path, replicas=2) as app:
         await app.directory.replicas[0].stop()

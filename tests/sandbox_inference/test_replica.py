@@ -153,3 +153,19 @@ async def test_a_probe_gets_the_status_of_the_path(make: MakeReplica, path: str,
     replica.start()
     await wait_until(lambda: replica.probe("/health") == 200)
     assert replica.probe(path) == status
+
+
+async def test_a_mistake_of_ours_is_logged_without_what_it_was_about(
+    make: MakeReplica, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = f"hf_{'x' * 8}"  # the lines of a trace show the code as it is written
+
+    def fail(*_: object) -> None:
+        raise RuntimeError(secret)
+
+    monkeypatch.setattr("sandbox.inference.replica.server_arguments", fail)
+    replica, _ = make(TINY_SPEC)
+    replica.start()
+    await wait_until(lambda: bool(caplog.records))
+    assert "vllm replica-0 failed: RuntimeError in" in caplog.text
+    assert secret not in caplog.text

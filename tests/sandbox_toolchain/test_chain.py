@@ -33,6 +33,7 @@ def get(machine: Machine, tool: Tool) -> Found:
         ("v3.300.0-alpha.1+dirty", (3, 300, 0)),
         ("prometheus, version 3.9.1 (branch: HEAD, revision: 1)\n  go version: go1.26.8", (3, 9, 1)),
         ("alertmanager, version 0.28.1 (branch: , revision: unknown)", (0, 28, 1)),
+        ("json_exporter, version 0.7.0 (branch: , revision: unknown)", (0, 7, 0)),
         ("\n", None),
     ],
 )

@@ -331,27 +331,18 @@ def _access(release: Release, name: str, namespace: str, labels: Object) -> Iter
         yield service_account(
             account_name, namespace, labels | account.labels, account.annotations, account.auto_mount
         )
-    if values.rbac.create:
-        watching = sidecar.dashboards.enabled or sidecar.datasources.enabled
-        watch = [rule([""], ["configmaps", "secrets"], ["get", "watch", "list"])] if watching else []
-        yield resource(
-            f"{RBAC}/v1",
-            "ClusterRole",
-            f"{name}-clusterrole",
-            None,
-            labels,
-            values.annotations,
-            rules=[*watch, *values.rbac.extra_cluster_role_rules],
-        )
-        yield binding(
-            "ClusterRoleBinding",
-            f"{name}-clusterrolebinding",
-            None,
-            labels,
-            f"{name}-clusterrole",
-            (namespace, account_name),
-            values.annotations,
-        )
+    if not values.rbac.create:
+        return
+    watching = sidecar.dashboards.enabled or sidecar.datasources.enabled
+    watch = [rule([""], ["configmaps", "secrets"], ["get", "watch", "list"])] if watching else []
+    more, subject, notes = values.rbac.extra_cluster_role_rules, (namespace, account_name), values.annotations
+    if values.rbac.namespaced:
+        yield resource(f"{RBAC}/v1", "Role", name, namespace, labels, notes, rules=watch)
+        yield binding("RoleBinding", name, namespace, labels, name, subject, notes)
+    if more or not values.rbac.namespaced:
+        role, rules = f"{name}-clusterrole", [*watch, *more]
+        yield resource(f"{RBAC}/v1", "ClusterRole", role, None, labels, notes, rules=rules)
+        yield binding("ClusterRoleBinding", f"{role}binding", None, labels, role, subject, notes)
 
 
 def _monitor(

@@ -401,6 +401,7 @@ class GrafanaRbac(Section):
     """Roles of Grafana's sidecars."""
 
     create: bool = True
+    namespaced: bool = False
     extra_cluster_role_rules: list[Any] = []
 
 

@@ -1,7 +1,8 @@
-"""A page where Grafana would be: what was provisioned for it, and where Prometheus really is."""
+"""Pages where Grafana would be: what was provisioned, and its dashboards with the data of Prometheus."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import html
 import json
@@ -11,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import yaml
 from aiohttp import web
 
+from dashboards.page import render
 from sandbox.cluster.kinds import Object
 from sandbox.cluster.storage import ObjectStore
 from sandbox.tls import KeyPair, server_context
@@ -68,7 +71,19 @@ class GrafanaPages:
             text = page(store, service, self._links())
             return web.Response(text=text, content_type="text/html")
 
+        async def dashboard(request: web.Request) -> web.Response:
+            uid, prometheus = request.match_info["uid"], self._links().get("prometheus", "")
+            texts = {name: text for name, text in provisioned(store).items() if _title(name, text)[1] == uid}
+            if not texts or not prometheus:
+                return await show(request)
+            try:
+                rendered = await asyncio.to_thread(render, texts, prometheus)
+            except httpx.TransportError as error:
+                return web.Response(status=502, text=f"no answer from {prometheus}: {error}\n")
+            return web.Response(text=rendered.html, content_type="text/html")
+
         application = web.Application()
+        application.router.add_get("/d/{uid}{slug:(/.*)?}", dashboard)
         application.router.add_get("/{path:.*}", show)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
@@ -103,14 +118,22 @@ def _certificate(store: ObjectStore, namespace: str) -> KeyPair | None:
     return KeyPair(base64.b64decode(data["tls.crt"]), base64.b64decode(data["tls.key"]))
 
 
+def provisioned(store: ObjectStore) -> dict[str, str]:
+    """The dashboards that the sidecar finds (ConfigMaps with the label `grafana_dashboard: "1"`).
+
+    JSON by `<namespace>/<name>/<file>`.
+    """
+    return {
+        f"{config_map['metadata']['namespace']}/{config_map['metadata']['name']}/{key}": text
+        for config_map in store.list("ConfigMap", labels={"grafana_dashboard": "1"})
+        for key, text in config_map.get("data", {}).items()
+        if key.endswith(".json")
+    }
+
+
 def dashboards(store: ObjectStore) -> list[tuple[str, str]]:
-    """Title and uid of each provisioned dashboard (ConfigMaps with the label `grafana_dashboard: "1"`)."""
-    found = []
-    for config_map in store.list("ConfigMap", labels={"grafana_dashboard": "1"}):
-        for key, text in config_map.get("data", {}).items():
-            if key.endswith(".json"):
-                found.append(_title(key, text))
-    return sorted(found)
+    """Title and uid of each provisioned dashboard."""
+    return sorted(_title(name, text) for name, text in provisioned(store).items())
 
 
 def _title(key: str, text: str) -> tuple[str, str]:
@@ -147,7 +170,7 @@ def page(store: ObjectStore, service: Object, links: Mapping[str, str]) -> str:
             "<h2>What runs for real</h2>",
             _table((name, _link(address)) for name, address in links.items()),
             "<h2>Dashboards provisioned</h2>",
-            _table((_text(title), f"<code>{_text(uid)}</code>") for title, uid in dashboards(store)),
+            _table((_link(f"/d/{uid}", title) if uid else _text(title),) for title, uid in dashboards(store)),
             "<h2>Datasources provisioned</h2>",
             _table(map(_text, source) for source in datasources(store)),
             "</html>",
@@ -159,8 +182,8 @@ def _text(value: str) -> str:
     return html.escape(value)
 
 
-def _link(address: str) -> str:
-    return f'<a href="{html.escape(address)}">{html.escape(address)}</a>'
+def _link(address: str, text: str = "") -> str:
+    return f'<a href="{_text(address)}">{_text(text or address)}</a>'
 
 
 def _table(rows: Iterable[Iterable[str]]) -> str:

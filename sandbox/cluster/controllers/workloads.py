@@ -1,7 +1,8 @@
 """Deployments, StatefulSets, DaemonSets and Jobs get pods, and pods get ready.
 
-No container runs. Simplifications: a Deployment owns its pods without a ReplicaSet between, and a StatefulSet
-or DaemonSet replaces all pods of an old template at once. Assumed: the time a pod takes to get ready.
+No container runs but those of `sandbox.cluster.programs`. Simplifications: a Deployment owns its pods
+without a ReplicaSet between, and a StatefulSet or DaemonSet replaces all pods of an old template at once.
+Assumed: the time a pod takes to get ready.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from sandbox.clock import Clock
 from sandbox.cluster.kinds import Object
+from sandbox.cluster.programs import NOT_READY
 from sandbox.cluster.storage import ObjectStore, now, owner_reference
 from sandbox.tls import Authority
 
@@ -66,12 +68,20 @@ class Workloads:
         return min((due - self._clock.monotonic() for due in finished.values()), default=None)
 
 
-class Kubelet:
-    """Schedules pods and makes them Ready `delay` platform seconds after all they mount is there."""
+def _nothing_runs(_container: Object) -> bool:
+    return False
 
-    def __init__(self, clock: Clock, *, delay: float) -> None:
+
+class Kubelet:
+    """Schedules pods and makes them run `delay` platform seconds after all they mount is there.
+
+    Then they are Ready, unless a container really runs: whoever `runs` it says when it is.
+    """
+
+    def __init__(self, clock: Clock, *, delay: float, runs: Callable[[Object], bool] = _nothing_runs) -> None:
         self._clock = clock
         self._delay = delay
+        self._runs = runs
         self._due: dict[str, float] = {}
 
     async def reconcile(self, store: ObjectStore) -> float | None:
@@ -130,7 +140,11 @@ class Kubelet:
             if finished
             else {"running": {"startedAt": moment}}
         )
-        ready = {**condition, "status": "False", "reason": "PodCompleted"} if finished else condition
+        starting = [container["name"] for container in spec["containers"] if self._runs(container)]
+        ready = condition
+        if finished or starting:
+            reason = "PodCompleted" if finished else NOT_READY
+            ready = {**condition, "status": "False", "reason": reason}
         status = {
             "phase": "Succeeded" if finished else "Running",
             "qosClass": pod["status"].get("qosClass", "BestEffort"),
@@ -146,8 +160,8 @@ class Kubelet:
                     "name": container["name"],
                     "image": container["image"],
                     "imageID": "",
-                    "ready": not finished,
-                    "started": not finished,
+                    "ready": not finished and container["name"] not in starting,
+                    "started": not finished and container["name"] not in starting,
                     "restartCount": 0,
                     "state": state,
                 }

@@ -1,0 +1,46 @@
+"""`python -m dashboards.page --prometheus URL --output FILE dashboard.json …`: dashboards as an HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import httpx
+
+from dashboards.page import grafana, render
+
+
+def main() -> int:
+    """Writes the page and says what is in it; the exit status is 1 when there is no page."""
+    parser = argparse.ArgumentParser(prog="python -m dashboards.page", description=__doc__)
+    parser.add_argument("--prometheus", required=True, metavar="URL", help="address of Prometheus")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the page")
+    parser.add_argument(
+        "--range",
+        type=grafana.seconds,
+        metavar="15m",
+        help="time range up to now (default: the dashboard's own)",
+    )
+    parser.add_argument("dashboards", nargs="+", type=Path, metavar="dashboard.json")
+    arguments = parser.parse_args()
+    try:
+        texts = {str(path): path.read_text() for path in arguments.dashboards}
+        page = render(texts, arguments.prometheus, seconds=arguments.range)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except httpx.TransportError as error:
+        sys.stderr.write(f"no answer from {arguments.prometheus}: {error}\n")
+        return 1
+    arguments.output.write_text(page.html)
+    for name, problem in page.errors.items():
+        sys.stdout.write(f"error in {name}: {problem}\n")
+    for name in page.empty:
+        sys.stdout.write(f"no data in {name}\n")
+    sys.stdout.write(f"{arguments.output}: {page.panels} panels, {len(page.empty)} of them without data\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
