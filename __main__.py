@@ -5,6 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from components import settings as stack_settings
+from components.endpoint_monitoring import endpoint_target
 from components.inference_endpoint import InferenceEndpoint
 from components.monitoring_cluster import MonitoringCluster
 from components.monitoring_stack import MonitoringStack
@@ -20,18 +21,19 @@ cluster = MonitoringCluster(
 monitoring = MonitoringStack(
     "monitoring",
     settings.monitoring,
+    settings.alerts,
     provider=cluster.provider,
     service_name=service_name,
     region=settings.cluster.cluster_region,
     protect="address" in protect,
     other_branch=endpoint.url,
 )
-# ... and meet where Prometheus learns which address to scrape with which token.
+# ... and meet where Prometheus learns which address to scrape with which token, and which app it is.
 monitoring.monitor_endpoint(
-    target=endpoint.ready_host,
+    endpoint_target(settings),
+    host=endpoint.ready_host,
     token=endpoint.scraper_token,
-    model=settings.endpoint.model_label,
-    environment=settings.general.environment,
+    app=pulumi.Output.concat(settings.ai_api_url, "/v1/app/", endpoint.app_id),
 )
 
 pulumi.export("endpoint_url", endpoint.url)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -11,6 +11,9 @@ import pulumi_kubernetes as kubernetes
 import pulumi_openstack as openstack
 from pulumi_ovh import cloudproject
 
+from components import alertmanager_config
+from components.cluster_objects import secret
+from components.endpoint_monitoring import EndpointMonitoring
 from components.generated import Password, SelfSignedCertificate
 from components.monitoring_values import (
     GRAFANA_ADMIN_SECRET,
@@ -19,12 +22,12 @@ from components.monitoring_values import (
     RELEASE,
     chart_values,
 )
-from components.settings import MonitoringSettings
+from components.settings import AlertSettings, MonitoringSettings
 from components.unknowns import held_back, unless_failed
 from dashboards import vllm
+from dashboards.target import Target
 
 NAMESPACE = "monitoring"
-TOKEN_SECRET = "vllm-auth-token"  # noqa: S105 (the name of a Secret)
 CHART = "kube-prometheus-stack"
 
 _RELEASE_TIMEOUT_SECONDS = 900
@@ -32,11 +35,11 @@ _RELEASE_TIMEOUT_SECONDS = 900
 
 
 class MonitoringStack(pulumi.ComponentResource):
-    """kube-prometheus-stack with provisioned datasource and dashboard, scraping one vLLM endpoint.
+    """kube-prometheus-stack with provisioned datasource and dashboards, and who is told of alerts.
 
-    The release knows nothing of the endpoint. They meet in two small objects made last: the Secret with the
-    scraper's token and the ScrapeConfig. So a new app is no Helm upgrade, and Prometheus stays on the
-    endpoint that serves until the next one has answered.
+    The release knows nothing of the endpoint. They meet in small objects made last, those of
+    `EndpointMonitoring`. So a new app is no Helm upgrade, and Prometheus stays on the endpoint that serves
+    until the next one has answered.
     """
 
     grafana_url: pulumi.Output[str | None]
@@ -54,6 +57,7 @@ class MonitoringStack(pulumi.ComponentResource):
         self,
         name: str,
         settings: MonitoringSettings,
+        alerts: AlertSettings,
         *,
         provider: kubernetes.Provider,
         service_name: str,
@@ -82,7 +86,7 @@ class MonitoringStack(pulumi.ComponentResource):
         password = Password(f"{name}-grafana-password", opts=pulumi.ResourceOptions(parent=self))
         admin = self._secret(
             GRAFANA_ADMIN_SECRET,
-            {"admin-user": pulumi.Output.from_input("admin"), "admin-password": password.value},
+            {"admin-user": "admin", "admin-password": password.value},
         )
         self.grafana_reserved_address = None
         if settings.grafana_reserved_address:
@@ -91,6 +95,15 @@ class MonitoringStack(pulumi.ComponentResource):
         tls = self._secret(
             GRAFANA_TLS_SECRET, {"tls.crt": certificate, "tls.key": key}, type_="kubernetes.io/tls"
         )
+        mounted = [admin, tls]
+        receivers = alertmanager_config.secrets(alerts)
+        if receivers:
+            mounted.append(
+                self._secret(
+                    alertmanager_config.RECEIVERS_SECRET,
+                    {key: pulumi.Output.secret(value) for key, value in receivers.items()},
+                )
+            )
         release = kubernetes.helm.v3.Release(
             f"{name}-release",
             name=RELEASE,
@@ -101,10 +114,11 @@ class MonitoringStack(pulumi.ComponentResource):
             timeout=_RELEASE_TIMEOUT_SECONDS,
             values=chart_values(
                 settings,
+                alerts,
                 certificate_digest=certificate.apply(lambda pem: hashlib.sha256(pem.encode()).hexdigest()),
                 load_balancer_address=self.grafana_reserved_address,
             ),
-            opts=self._inside.merge(pulumi.ResourceOptions(depends_on=[admin, tls])),
+            opts=self._inside.merge(pulumi.ResourceOptions(depends_on=mounted)),
         )
         self._release = release
         self.grafana_url = unless_failed(provider.id, self._grafana_address())
@@ -125,69 +139,38 @@ class MonitoringStack(pulumi.ComponentResource):
 
     def monitor_endpoint(
         self,
+        target: Target,
         *,
-        target: pulumi.Input[str],
+        host: pulumi.Input[str],
         token: pulumi.Input[str],
-        model: str,
-        environment: str,
+        app: pulumi.Input[str],
     ) -> None:
-        """Scrapes `/metrics` of the endpoint whose host (and port) is `target`, with the Bearer `token`.
+        """Watches the endpoint at `host` (and port), of which the platform tells at the address `app`.
 
-        `target` should become known only when the endpoint has answered; the token's Secret and the dashboard
-        wait for nothing.
+        `token` is a Bearer token for both. `host` and `app` should become known only when the endpoint has
+        answered; everything but the scrapes and the rules about them waits for nothing.
         """
-        job = f"vllm-{model}"
-        kubernetes.core.v1.ConfigMap(
-            f"{self._name}-dashboard",
-            metadata={
-                "name": "vllm-dashboard",
-                "namespace": self._namespace.metadata.name,
-                "labels": {"grafana_dashboard": "1"},
-            },
-            data={"vllm.json": vllm.build(job)},
+        EndpointMonitoring(
+            target.job,
+            target,
+            self._settings,
+            namespace=self._namespace.metadata.name,
+            release=self._release,
+            host=host,
+            token=token,
+            app=app,
             opts=self._inside,
-        )
-        secret = self._secret(TOKEN_SECRET, {"token": pulumi.Output.from_input(token)})
-        kubernetes.apiextensions.CustomResource(
-            f"{self._name}-scrape-{job}",
-            api_version="monitoring.coreos.com/v1alpha1",
-            kind="ScrapeConfig",
-            metadata={"name": f"{job}-0", "namespace": self._namespace.metadata.name},
-            spec={
-                "jobName": job,
-                "scheme": "HTTPS",
-                "metricsPath": "/metrics",
-                "scrapeInterval": self._settings.scrape_interval,
-                "scrapeTimeout": self._settings.scrape_timeout,
-                # A gateway that drops the content type must not cost the scrape (Prometheus 3 is strict).
-                "fallbackScrapeProtocol": "PrometheusText0.0.4",
-                "authorization": {
-                    "type": "Bearer",
-                    "credentials": {"name": TOKEN_SECRET, "key": "token"},
-                },
-                "staticConfigs": [
-                    {
-                        "targets": [target],
-                        "labels": {"service": "vllm", "model": model, "environment": environment},
-                    }
-                ],
-            },
-            # The release brings the kind ScrapeConfig.
-            opts=self._inside.merge(pulumi.ResourceOptions(depends_on=[self._release, secret])),
         )
 
     def _secret(
-        self, name: str, data: dict[str, pulumi.Output[str]], type_: str = "Opaque"
+        self, name: str, data: Mapping[str, pulumi.Input[str]], type_: str = "Opaque"
     ) -> kubernetes.core.v1.Secret:
-        encoded = {
-            key: value.apply(lambda text: base64.b64encode(text.encode()).decode())
-            for key, value in data.items()
-        }
-        return kubernetes.core.v1.Secret(
+        return secret(
             f"{self._name}-{name}",
-            metadata={"name": name, "namespace": self._namespace.metadata.name},
-            type=type_,
-            data=encoded,
+            name,
+            self._namespace.metadata.name,
+            data,
+            type_=type_,
             opts=self._inside,
         )
 

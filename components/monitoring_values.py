@@ -6,7 +6,8 @@ from typing import Any
 
 import pulumi
 
-from components.settings import MonitoringSettings
+from components import alertmanager_config
+from components.settings import AlertSettings, MonitoringSettings
 
 RELEASE = "monitoring"
 """Name of the release and of its objects; fixed, since a new name would orphan every volume."""
@@ -20,6 +21,7 @@ _TLS_DIRECTORY = "/etc/grafana/tls"
 
 def chart_values(
     settings: MonitoringSettings,
+    alerts: AlertSettings,
     *,
     certificate_digest: pulumi.Input[str],
     load_balancer_address: pulumi.Input[str] | None,
@@ -39,11 +41,13 @@ def chart_values(
         "kubeControllerManager": unseen,
         "kubeProxy": unseen,
         "prometheus": {"prometheusSpec": _prometheus(settings)},
-        "alertmanager": {
-            "enabled": True,
-            "alertmanagerSpec": {"storage": _claim(settings, settings.alertmanager_storage)},
+        "alertmanager": _alertmanager(settings, alerts),
+        "defaultRules": {"rules": _default_rules(settings)},
+        "nodeExporter": {
+            "enabled": settings.node_exporter,
+            # Dashboards of nodes that there are not.
+            "operatingSystems": {"aix": unseen, "darwin": unseen},
         },
-        "nodeExporter": {"enabled": settings.node_exporter},
         "kubeStateMetrics": {"enabled": settings.kube_state_metrics},
         "grafana": _grafana(settings, certificate_digest, load_balancer_address),
     }
@@ -63,6 +67,30 @@ def _prometheus(settings: MonitoringSettings) -> dict[str, Any]:
     if settings.prometheus_external_url:
         values["externalUrl"] = settings.prometheus_external_url
     return values
+
+
+def _alertmanager(settings: MonitoringSettings, alerts: AlertSettings) -> dict[str, Any]:
+    specification: dict[str, Any] = {"storage": _claim(settings, settings.alertmanager_storage)}
+    if alertmanager_config.secrets(alerts):
+        specification["secrets"] = [alertmanager_config.RECEIVERS_SECRET]
+    return {
+        "enabled": True,
+        "config": alertmanager_config.config(alerts),
+        "alertmanagerSpec": specification,
+    }
+
+
+def _default_rules(settings: MonitoringSettings) -> dict[str, bool]:
+    """Alerts on what an exporter says go with the exporter: nobody shall trust one that cannot fire."""
+    node, state = settings.node_exporter, settings.kube_state_metrics
+    return {
+        "nodeExporterAlerting": node,
+        "nodeExporterRecording": node,
+        "network": node,
+        "kubeStateMetrics": state,
+        "kubernetesApps": state,
+        "kubernetesResources": state,
+    }
 
 
 def _claim(settings: MonitoringSettings, gibibytes: int) -> dict[str, Any]:
@@ -118,6 +146,8 @@ def _grafana(
         "podAnnotations": {"checksum/tls": certificate_digest},
         "readinessProbe": probe,
         "livenessProbe": probe,
+        # Its pod would ask over HTTP.
+        "testFramework": {"enabled": False},
         "serviceMonitor": {"scheme": "https", "tlsConfig": {"insecureSkipVerify": True}},
         "sidecar": {kind: _sidecar(kind) for kind in ("dashboards", "datasources")},
     }

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from cryptography import x509
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
 
 from components.flavors import FLAVORS, REGIONS
+from dashboards import target as monitoring
+from dashboards.rules import Severity
 
 
 def _matching(pattern: str, problem: str) -> AfterValidator:
@@ -76,6 +81,66 @@ def _network(value: str) -> str:
 def _target(value: Decimal) -> Decimal:
     if not 0 < value < Decimal(10**9):
         raise ValueError("must be greater than 0 (the platform scales to zero otherwise), and below 10⁹")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        complete = False
+    if not complete or re.search(r"\s", value):
+        raise ValueError("must be an address such as https://host/path, with https:// or http://")
+    return value
+
+
+def _optional(check: Callable[[str], str]) -> AfterValidator:
+    """Accepts no text at all besides what `check` accepts."""
+
+    def checked(value: str) -> str:
+        return check(value) if value else value
+
+    return AfterValidator(checked)
+
+
+def _optional_secret(check: Callable[[str], str]) -> AfterValidator:
+    """The same for a secret, without white space at its ends: that came along by accident, unseen."""
+
+    def checked(value: SecretStr) -> SecretStr:
+        text = value.get_secret_value().strip()
+        return SecretStr(check(text) if text else text)
+
+    return AfterValidator(checked)
+
+
+def _slack_url(value: str) -> str:
+    if urlsplit(_url(value)).path.startswith("/api/"):
+        raise ValueError(
+            "must be an incoming webhook (https://hooks.slack.com/services/…), no method of the API"
+        )
+    return value
+
+
+def _pager_duty_key(value: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z]{32}", value):
+        raise ValueError("must be an integration key of the Events API v2, 32 letters and digits")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be one line of text")
+    return value
+
+
+_MAILBOX = r"[^\s@,<>]+@[^\s@,<>]+"
+
+
+def _host_port(value: str) -> str:
+    match = re.fullmatch(r"[^\s:/@]+:(\d{1,5})", value)
+    if match is None or not 0 < int(match[1]) < 65536:
+        raise ValueError("must be host:port, such as smtp.example.com:587")
     return value
 
 
@@ -169,11 +234,9 @@ Network = Annotated[str, AfterValidator(_network)]
 """A source range in CIDR notation."""
 ChartVersion = Annotated[str, _matching(r"\d+\.\d+\.\d+", "must be a whole version such as 88.5.3")]
 """Version of a Helm chart."""
-Url = Annotated[str, _matching(r"https?://\S+", "must be an address that begins with https:// or http://")]
+Url = Annotated[str, AfterValidator(_url)]
 """An HTTP address."""
-OptionalUrl = Annotated[
-    str, _matching(r"(https?://\S+)?", "must be an address that begins with https:// or http://, or empty")
-]
+OptionalUrl = Annotated[str, _optional(_url)]
 """An HTTP address, or nothing."""
 OptionalAppId = Annotated[
     str,
@@ -188,3 +251,85 @@ Gibibytes = Annotated[int, Field(ge=1)]
 """Size of a volume in GiB."""
 Certificate = Annotated[str, AfterValidator(_certificate)]
 """A PEM certificate chain, or nothing."""
+SecretUrl = Annotated[SecretStr, _optional_secret(_url)]
+"""An HTTP address that is a secret, or nothing."""
+SlackUrl = Annotated[SecretStr, _optional_secret(_slack_url)]
+"""Address of an incoming webhook, a secret, or nothing."""
+SlackChannel = Annotated[
+    str,
+    _matching(
+        r"([#@]\S+|[CDG][A-Z0-9]{8,})?",
+        'must be a channel such as "#alerts" (in quotes), the id of one, or empty',
+    ),
+]
+"""Where Slack shows a message, or nothing."""
+PagerDutyKey = Annotated[SecretStr, _optional_secret(_pager_duty_key)]
+"""Integration key of PagerDuty's Events API v2, or nothing."""
+SmtpPassword = Annotated[SecretStr, _optional_secret(_one_line)]
+"""Password of a mail server, or nothing."""
+SmtpUser = Annotated[str, _matching(r"(\S(.*\S)?)?", "must not begin or end with white space")]
+"""User of a mail server, or nothing."""
+Mailbox = Annotated[
+    str, _matching(f"({_MAILBOX})?", "must be one address such as alerts@example.com, or empty")
+]
+"""An e-mail address, or nothing."""
+Mailboxes = Annotated[
+    str,
+    _matching(
+        f"({_MAILBOX}(, *{_MAILBOX})*)?",
+        "must be one or more addresses such as oncall@example.com, with commas between them, or empty",
+    ),
+]
+"""E-mail addresses, or nothing."""
+HostPort = Annotated[str, _optional(_host_port)]
+"""A TCP address, or nothing."""
+Receiver = Literal["webhook", "slack", "email", "pagerduty"]
+"""Where alerts can be sent to."""
+AlertRoutes = dict[Severity, list[Receiver]]
+"""Receivers of the alerts of a severity."""
+Percent = Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False)]
+"""A share that is neither nothing nor everything."""
+
+
+class _Objective(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="forbid")
+
+
+class Share(_Objective):
+    """That so many percent of all events are good."""
+
+    percent: Percent
+
+    @property
+    def ratio(self) -> float:
+        """The share as a number between 0 and 1."""
+        return round(self.percent / 100, 9)
+
+
+class Latency(Share):
+    """That so many percent of all events take at most so many seconds."""
+
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ServiceLevelObjectives(_Objective):
+    """What users may expect of an endpoint, over seven days."""
+
+    time_to_first_token: Latency
+    inter_token_latency: Latency
+    success: Share
+    availability: Share
+
+    @property
+    def objectives(self) -> monitoring.Objectives:
+        """The same as rules and dashboards know it."""
+        return monitoring.Objectives(
+            time_to_first_token=_latency(self.time_to_first_token),
+            inter_token_latency=_latency(self.inter_token_latency),
+            success=self.success.ratio,
+            availability=self.availability.ratio,
+        )
+
+
+def _latency(objective: Latency) -> monitoring.Latency:
+    return monitoring.Latency(objective.seconds, objective.ratio)

@@ -9,15 +9,11 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_origin
 
 import pulumi
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -28,34 +24,45 @@ from components.ai_deploy.spec import (
     environment_variables,
     user_labels,
 )
-from components.flavors import FLAVORS
+from components.setting_rules import RULES, receivers_of
 from components.setting_types import (
     AiRegion,
+    AlertRoutes,
     Certificate,
     ChartVersion,
     ClusterRegion,
     Duration,
     Gibibytes,
     GpuFlavor,
+    HostPort,
     Image,
     KubernetesVersion,
     LabelValue,
+    Mailbox,
+    Mailboxes,
     MetricSelector,
     Network,
     NodePoolName,
     OptionalAppId,
     OptionalUrl,
+    PagerDutyKey,
     Port,
+    Receiver,
+    SecretUrl,
+    ServiceLevelObjectives,
     ServiceName,
     Size,
+    SlackChannel,
+    SlackUrl,
+    SmtpPassword,
+    SmtpUser,
     Target,
     Text,
     Url,
     Window,
     Word,
-    gibibytes,
-    seconds,
 )
+from dashboards.rules import Severity
 
 PROJECT = "ovh-vllm"
 """Name of the Pulumi project, the namespace of its configuration keys."""
@@ -71,7 +78,7 @@ class Mistake:
 
     def __str__(self) -> str:
         """`ovh-vllm:key = value: what is allowed`."""
-        written = f" = {self.value}" if self.value is not None else ""
+        written = f" = {self.value}" if self.value else ""
         return f"{PROJECT}:{self.key}{written}: {self.allowed}"
 
 
@@ -148,6 +155,11 @@ class MonitoringSettings(_Group):
     prometheus_retention_size: Size
     scrape_interval: Duration
     scrape_timeout: Duration
+    service_level_objectives: ServiceLevelObjectives
+    platform_metrics: bool
+    ai_api_url: OptionalUrl
+    platform_exporter_image: Image
+    runbook_url: OptionalUrl
     prometheus_external_url: OptionalUrl
     alertmanager_storage: Annotated[Gibibytes, Field(alias="alertmanagerStorageGiB")]
     node_exporter: bool
@@ -161,6 +173,33 @@ class MonitoringSettings(_Group):
     grafana_keep_address: bool
     grafana_certificate: Certificate
     grafana_private_key: SecretStr
+
+
+class AlertSettings(_Group):
+    """Who is told of alerts."""
+
+    alert_webhook_url: SecretUrl
+    alert_slack_url: SlackUrl
+    alert_slack_channel: SlackChannel
+    alert_pager_duty_key: PagerDutyKey
+    alert_email_to: Mailboxes
+    alert_email_from: Mailbox
+    alert_smtp_host: HostPort
+    alert_smtp_user: SmtpUser
+    alert_smtp_password: SmtpPassword
+    alert_routes: AlertRoutes
+
+    @property
+    def receivers(self) -> list[Receiver]:
+        """The receivers that are set."""
+        return receivers_of(
+            self.alert_webhook_url, self.alert_slack_url, self.alert_email_to, self.alert_pager_duty_key
+        )
+
+    def route(self, severity: Severity) -> list[Receiver]:
+        """The receivers of a severity's alerts, each once."""
+        default = [] if severity == "info" else self.receivers
+        return list(dict.fromkeys(self.alert_routes.get(severity, default)))
 
 
 class GeneralSettings(_Group):
@@ -179,6 +218,13 @@ class Settings:
     endpoint: EndpointSettings
     cluster: ClusterSettings
     monitoring: MonitoringSettings
+    alerts: AlertSettings
+
+    @property
+    def ai_api_url(self) -> str:
+        """Address of the AI platform's own API, which has one host for each region; no trailing slash."""
+        given = self.monitoring.ai_api_url.rstrip("/")
+        return given or f"https://{self.endpoint.region.lower()}.ai.cloud.ovh.net"
 
 
 _GROUPS: dict[str, type[_Group]] = {
@@ -186,6 +232,7 @@ _GROUPS: dict[str, type[_Group]] = {
     "endpoint": EndpointSettings,
     "cluster": ClusterSettings,
     "monitoring": MonitoringSettings,
+    "alerts": AlertSettings,
 }
 
 KEYS = {field.alias or name for group in _GROUPS.values() for name, field in group.model_fields.items()}
@@ -198,7 +245,11 @@ _SECRETS = {
     if field.annotation is SecretStr
 }
 
-_FROM_ENVIRONMENT = {"serviceName": "OVH_CLOUD_PROJECT_SERVICE", "huggingFaceToken": "HF_TOKEN"}
+_FROM_ENVIRONMENT = {
+    "serviceName": "OVH_CLOUD_PROJECT_SERVICE",
+    "huggingFaceToken": "HF_TOKEN",
+    "aiApiUrl": "OVH_AI_URL",
+}
 
 
 def from_pulumi() -> Settings:
@@ -223,7 +274,8 @@ def load(
     """Reads settings from configuration values as Pulumi hands them over (lists and objects as JSON).
 
     `config` has keys without namespace, `secret` tells whether a key is encrypted in the stack file,
-    `environment` fills an empty project id and Hugging Face token. Raises SettingsError with every mistake.
+    `environment` fills an empty project id, Hugging Face token and address of the AI API. Raises
+    SettingsError with every mistake.
     """
     mistakes = [Mistake(key, None, _unknown(key)) for key in config if key not in KEYS]
     mistakes += [
@@ -295,137 +347,12 @@ def _explain(error: Exception) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Rule:
-    """A rule between fields: `check` gets their values and returns what is wrong about `key`, or None."""
-
-    key: str
-    fields: tuple[str, ...]
-    check: Callable[..., str | None]
-    printed: bool = True
-    """Whether the value of `key` may be shown; a mistake may be a secret in the wrong place."""
-
-
-def _replica_bounds(minimum: int, maximum: int) -> str | None:
-    return f"must not exceed maxReplicas ({maximum})" if minimum > maximum else None
-
-
-def _replica_gpus(count: int, flavor: str) -> str | None:
-    most = FLAVORS[flavor].max
-    return f"a replica of {flavor} may have at most {most} GPUs" if count > most else None
-
-
-def _probe_port(probe: Probe, port: int) -> str | None:
-    return f"port {probe.port} must be that of vLLM, port ({port})" if probe.port != port else None
-
-
-def _gpu_quota(maximum: int, count: int, quota: int) -> str | None:
-    if maximum * count <= quota:
-        return None
-    return (
-        f"with gpuCount {count} this needs {maximum * count} GPUs, the project may use {quota} (gpuQuota); "
-        "lower one of them or have OVHcloud's support raise the quota"
-    )
-
-
-def _source_ranges(ranges: list[str], access: str) -> str | None:
-    if access == "load-balancer" and not ranges:
-        return "a load balancer needs the ranges that may reach it, for example 203.0.113.0/24"
-    return None
-
-
-def _reserved_address(reserved: bool, access: str) -> str | None:
-    return "needs grafanaAccess load-balancer" if reserved and access != "load-balancer" else None
-
-
-def _kept_address(keep: bool, reserved: bool) -> str | None:
-    return "needs grafanaReservedAddress true" if keep and not reserved else None
-
-
-def _certificate_pair(certificate: str, secret: SecretStr) -> str | None:
-    pem = secret.get_secret_value()
-    if bool(certificate) != bool(pem):
-        return "grafanaCertificate and grafanaPrivateKey go together, or neither"
-    if not pem:
-        return None
-    try:
-        key = serialization.load_pem_private_key(pem.encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return "must be the text of a PEM file with a private key and no passphrase"
-    if key.public_key() != x509.load_pem_x509_certificates(certificate.encode())[0].public_key():
-        return "does not belong to the first certificate of grafanaCertificate"
-    return None
-
-
-def _scrape_timeout(timeout: str, interval: str) -> str | None:
-    return f"must not exceed scrapeInterval ({interval})" if seconds(timeout) > seconds(interval) else None
-
-
-def _retention_size(size: str, volume: int) -> str | None:
-    limit = 0.85 * volume
-    if not gibibytes(size):
-        return "must be greater than 0, which Prometheus reads as no limit"
-    if gibibytes(size) <= limit:
-        return None
-    return f"must be at most 85 % of prometheusStorageGiB ({limit:g}GiB): the write-ahead log comes on top"
-
-
-def _secrets_in_clear(environment: dict[str, str]) -> str | None:
-    # Whole words: TOKENIZERS_PARALLELISM is none.
-    words = r"(^|_)(TOKEN|SECRET|PASSWORD|API_?KEY)(_|$)"
-    names = [name for name in environment if re.search(words, name, re.IGNORECASE)]
-    return f"{', '.join(names)}: secrets do not belong here (use huggingFaceToken)" if names else None
-
-
-_OTHER_PLACES = {
-    "--model": "is the key model",
-    "--port": "is the key port",
-    "--hf-token": "is the key huggingFaceToken",
-    "--api-key": "would refuse every call: AI Deploy's gateway checks the Bearer token",
-}
-"""Arguments of vLLM that are set elsewhere, or not at all."""
-
-
-def _arguments(arguments: list[str]) -> str | None:
-    # vLLM takes --api_key for --api-key.
-    names = [argument.partition("=")[0].replace("_", "-") for argument in arguments]
-    wrong = [f"{name} {_OTHER_PLACES[name]}" for name in names if name in _OTHER_PLACES]
-    return "; ".join(wrong) or None
-
-
-def _mount_paths(volumes: list[Volume]) -> str | None:
-    paths = [volume.mount_path for volume in volumes]
-    twice = sorted({path for path in paths if paths.count(path) > 1})
-    return f"{', '.join(twice)}: more than one volume has this path" if twice else None
-
-
-def _liveness(probe: Probe) -> str | None:
-    return "successThreshold must be 1" if probe.success_threshold != 1 else None
-
-
-_RULES = (
-    _Rule("minReplicas", ("min_replicas", "max_replicas"), _replica_bounds),
-    _Rule("livenessProbe", ("liveness_probe", "port"), _probe_port),
-    _Rule("readinessProbe", ("readiness_probe", "port"), _probe_port),
-    _Rule("gpuCount", ("gpu_count", "gpu_flavor"), _replica_gpus),
-    _Rule("maxReplicas", ("max_replicas", "gpu_count", "gpu_quota"), _gpu_quota),
-    _Rule("grafanaSourceRanges", ("grafana_source_ranges", "grafana_access"), _source_ranges),
-    _Rule("grafanaReservedAddress", ("grafana_reserved_address", "grafana_access"), _reserved_address),
-    _Rule("grafanaKeepAddress", ("grafana_keep_address", "grafana_reserved_address"), _kept_address),
-    _Rule("grafanaPrivateKey", ("grafana_certificate", "grafana_private_key"), _certificate_pair),
-    _Rule("scrapeTimeout", ("scrape_timeout", "scrape_interval"), _scrape_timeout),
-    _Rule("prometheusRetentionSize", ("prometheus_retention_size", "prometheus_storage"), _retention_size),
-    _Rule("vllmEnvironment", ("vllm_environment",), _secrets_in_clear),
-    _Rule("vllmArguments", ("vllm_arguments",), _arguments, printed=False),
-    _Rule("volumes", ("volumes",), _mount_paths),
-    _Rule("livenessProbe", ("liveness_probe",), _liveness),
-)
 _UNPRINTED = _SECRETS | {"vllmEnvironment"}
 
 
 def _broken_rules(valid: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[Mistake]:
     """Mistakes between fields; a rule whose fields are not all valid is left for the next run."""
-    for rule in _RULES:
+    for rule in RULES:
         if all(name in valid for name in rule.fields):
             problem = rule.check(*(valid[name] for name in rule.fields))
             if problem is not None:

@@ -53,7 +53,7 @@ def required(output: pulumi.Output[str]) -> pulumi.Output[str]:
 
 
 _OUTPUTS_SECONDS = 5.0
-"""What the stack's outputs get to reach the engine, which takes milliseconds; nothing tells when they have."""
+"""For the stack's outputs to reach the engine. It takes milliseconds, and nothing tells when they have."""
 
 
 def held_back(text: str, needs: pulumi.Output[Any], others: pulumi.Output[Any]) -> pulumi.Output[str]:
@@ -74,7 +74,7 @@ def held_back(text: str, needs: pulumi.Output[Any], others: pulumi.Output[Any]) 
 
 
 def unless_failed(needs: pulumi.Output[Any], output: pulumi.Output[T]) -> pulumi.Output[T | None]:
-    """The output, or None as soon as `needs` failed: an output of the stack must wait for nothing held back."""
+    """The output, or None once `needs` has failed: an output of the stack must wait for nothing held back."""
 
     async def chosen() -> Any:
         return None if await failed(needs) else output

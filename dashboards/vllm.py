@@ -1,182 +1,1086 @@
-"""The dashboard of the vLLM endpoint: latency, throughput, resources, queue, capacity and tokens.
+"""The dashboard of the vLLM endpoint: from "are the users well served?" down to "is this dashboard right?".
 
-Counters and histograms are read with plain `rate()`: right for one replica. Behind one URL with several
-replicas each scrape meets another replica, so absolute rates are too high then; gauges show one replica.
+It reads only what the rules have recorded for each replica and for the fleet, and what Prometheus and
+Alertmanager say about themselves: the counters of the scrapes mix up all replicas behind the endpoint's URL.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from string import ascii_uppercase
 
-from grafana_foundation_sdk.builders import common as common_builders
-from grafana_foundation_sdk.builders import dashboard, prometheus, timeseries
+from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import common
-from grafana_foundation_sdk.models.dashboard import DataSourceRef
+from grafana_foundation_sdk.models import dashboard
+
+from dashboards.objectives import TIERS
+from dashboards.panels import (
+    DATASOURCE,
+    Bars,
+    Dial,
+    Heatmap,
+    Lanes,
+    Limits,
+    Lines,
+    Numbers,
+    Panel,
+    Query,
+    Table,
+    Text,
+)
+from dashboards.target import Target
 
 UID = "vllm-ministral-monitoring"
 """Uid of the dashboard, part of its address."""
 SLUG = "ministral-14b-vllm-metrics-monitoring"
 """Human-readable part of the dashboard's address; Grafana ignores it."""
 
-_DATASOURCE = DataSourceRef(type_val="prometheus", uid="prometheus")
-_COLUMNS = 24
+# Five minutes, however far one zooms in: a scrape meets only one of the replicas, so a window as short as
+# `$__rate_interval` may miss some of them, while in five minutes each is met often enough. What happens is
+# therefore shown smoothed, and fully only after five minutes.
+_WINDOW = "5m"
+_WINDOW_SECONDS = 300
+_SIGHT = "1m"
+"""How long a replica that no scrape meets is taken to be there, as in the recording rules."""
+
+_QUANTILES = (0.5, 0.95, 0.99)
+_TTFT = "vllm:time_to_first_token_seconds"
+_FIRING = 'alertstate="firing"'
 
 
 @dataclass(frozen=True)
-class _Query:
-    expression: str
-    legend: str
+class _Endpoint:
+    """Expressions over the recorded series of the endpoint.
+
+    `replica:` series are those of the model and the replicas that are chosen on the page.
+    """
+
+    target: Target
+
+    def series(self, name: str, where: str = "") -> str:
+        """A family of each replica; HTTP and process metrics know no model."""
+        model = 'model_name=~"$model"' if name.startswith("vllm:") else ""
+        matchers = _joined(self.target.selector, model, 'replica=~"$replica"', where)
+        return f"replica:{name}{{{matchers}}}"
+
+    def fleet(self, name: str) -> str:
+        """A series about all replicas together, added up over what else tells it apart."""
+        return f"sum(fleet:{name}{{{self.target.selector}}})"
+
+    def slo(self, name: str) -> str:
+        """A series of each objective."""
+        return f"max by (slo) (fleet:slo_{name}{{{self.target.selector}}})"
+
+    def increase(self, name: str, by: str = "", where: str = "") -> str:
+        """What a counter gained within the window."""
+        return f"{_sum(by)}(increase({self.series(name, where)}[{_WINDOW}]))"
+
+    def rate(self, name: str, by: str = "") -> str:
+        """What a counter gains per second."""
+        return f"{self.increase(name, by)} / {_WINDOW_SECONDS}"
+
+    def gauge(self, name: str, aggregation: str = "sum") -> str:
+        """A gauge of each replica, whose engines are aggregated."""
+        return f"{aggregation} by (replica) (last_over_time({self.series(name)}[{_SIGHT}]))"
+
+    def quantile(self, quantile: float, family: str, by: str = "") -> str:
+        """A quantile of a histogram; NaN while nothing is counted."""
+        buckets = self.increase(f"{family}_bucket", f"le, {by}" if by else "le")
+        return f"histogram_quantile({quantile}, {buckets})"
+
+    def mean(self, family: str, by: str = "") -> str:
+        """The mean of a histogram; 0 while nothing is counted."""
+        return _ratio(self.increase(f"{family}_sum", by), self.increase(f"{family}_count", by))
+
+    def spread(self, family: str) -> list[Query]:
+        """Quantiles and mean of a histogram."""
+        quantiles = [Query(self.quantile(quantile, family), _name(quantile)) for quantile in _QUANTILES]
+        return [*quantiles, Query(self.mean(family), "mean")]
+
+    def hits(self, cache: str, by: str = "") -> str:
+        """Share of what was looked up in a cache and found there."""
+        return _ratio(self.increase(f"{cache}_hits_total", by), self.increase(f"{cache}_queries_total", by))
+
+    def sighted(self, ago: str = "") -> str:
+        """1 or more for each replica that was met in the last minute, or in the minute so long ago."""
+        running = f"replica:vllm:num_requests_running{{{self.target.selector}}}[{_SIGHT}]"
+        return f"count by (replica) (last_over_time({running}{f' offset {ago}' if ago else ''}))"
+
+    def age(self) -> str:
+        """Seconds since each replica was born."""
+        return f"time() - {self.gauge('vllm:generation_tokens_created', 'max')}"
+
+    def coverage(self) -> str:
+        """Share of the rules' evaluations that had a scrape of each replica."""
+        met = f"max by (replica) (count_over_time({self.series('vllm:num_requests_running')}[{_WINDOW}]))"
+        evaluations = f"count_over_time(fleet:vllm:replicas_seen{{{self.target.selector}}}[{_WINDOW}])"
+        return f"{met} / on () group_left () clamp_min(max({evaluations}), 1)"
+
+    def paid(self) -> str:
+        """Replicas that cost money: those that the platform runs, or are seen while it does not say."""
+        seen = self.fleet("vllm:replicas_seen")
+        return f"({self.fleet('vllm:replicas_ready')} or {seen})" if self.target.platform_metrics else seen
+
+    def platform(self, *queries: Query) -> tuple[Query, ...]:
+        """The queries, if the platform is asked about the app at all."""
+        return queries if self.target.platform_metrics else ()
 
 
-@dataclass(frozen=True)
-class _Panel:
-    title: str
-    description: str
-    unit: str
-    queries: Sequence[_Query]
-    maximum: float | None = None
-
-
-def _rate(counter: str, by: str = "") -> str:
-    """Sum of a counter's increase per second, by the label `by` if given."""
-    grouping = f" by ({by}) " if by else ""
-    return f"sum{grouping}(rate({counter}{{$vllm}}[$__rate_interval]))"
-
-
-def _quantiles(family: str) -> list[_Query]:
-    """p50, p95 and p99 of a histogram of vLLM."""
-    return [
-        _Query(
-            f"histogram_quantile({quantile}, {_rate(f'{family}_bucket', by='le')})",
-            f"p{round(quantile * 100)}",
-        )
-        for quantile in (0.5, 0.95, 0.99)
-    ]
-
-
-_ROWS: tuple[tuple[str, tuple[_Panel, ...]], ...] = (
-    (
-        "Latency",
-        (
-            _Panel(
-                "Time to first token",
-                "Seconds from the arrival of a request to its first token; grows first when a GPU saturates.",
-                "s",
-                _quantiles("vllm:time_to_first_token_seconds"),
-            ),
-            _Panel(
-                "Inter-token latency",
-                "Seconds between two tokens of a stream. The median stays flat while the queue grows.",
-                "s",
-                _quantiles("vllm:inter_token_latency_seconds"),
-            ),
-            _Panel(
-                "End-to-end latency",
-                "Seconds from the arrival of a request to its last token.",
-                "s",
-                _quantiles("vllm:e2e_request_latency_seconds"),
-            ),
-        ),
-    ),
-    (
-        "Throughput and tokens",
-        (
-            _Panel(
-                "Finished requests",
-                "Requests per second by how they ended: stop, length, abort (the caller left) or error.",
-                "reqps",
-                [_Query(_rate("vllm:request_success_total", by="finished_reason"), "{{finished_reason}}")],
-            ),
-            _Panel(
-                "Prompt tokens",
-                "Prompt tokens per second, cached ones included.",
-                "short",
-                [_Query(_rate("vllm:prompt_tokens_total"), "prompt tokens/s")],
-            ),
-            _Panel(
-                "Generated tokens",
-                "Generated tokens per second.",
-                "short",
-                [_Query(_rate("vllm:generation_tokens_total"), "generated tokens/s")],
-            ),
-        ),
-    ),
-    (
-        "Queue, resources and capacity",
-        (
-            _Panel(
-                "Requests",
-                "Running is what the platform scales on; waiting that lasts means one replica too few.",
-                "short",
-                [
-                    _Query("vllm:num_requests_running{$vllm}", "running"),
-                    _Query("vllm:num_requests_waiting{$vllm}", "waiting"),
-                ],
-            ),
-            _Panel(
-                "KV cache usage",
-                "Share of the KV cache in use. Near 100 % requests are preempted and computed again.",
-                "percentunit",
-                [_Query("vllm:kv_cache_usage_perc{$vllm}", "in use")],
-                maximum=1,
-            ),
-            _Panel(
-                "Preemptions",
-                "Preempted requests per second; anything above zero for long means too little KV cache.",
-                "short",
-                [_Query(_rate("vllm:num_preemptions_total"), "preemptions/s")],
-            ),
-        ),
-    ),
-)
-
-
-def build(job: str) -> str:
-    """The dashboard as JSON of Grafana's classic schema, for the vLLM series of the scrape job `job`."""
+def build(target: Target) -> str:
+    """The dashboard as JSON of Grafana's classic schema, the same text for the same target."""
+    endpoint = _Endpoint(target)
     builder = (
-        dashboard.Dashboard("Ministral 14B vLLM metrics monitoring")
+        builders.Dashboard("Ministral 14B vLLM metrics monitoring")
         .uid(UID)
+        .description(
+            f"The endpoint {target.job}. Read it from the top: the first row is the verdict, the others say "
+            "why, the last one whether to believe it. The verdict is on all replicas, whatever is chosen."
+        )
         .tags(["vllm"])
         .refresh("30s")
         .time("now-1h", "now")
         .timezone("browser")
+        .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
+        .variables(list(_variables(endpoint)))
+        .annotations(list(_annotations(endpoint)))
     )
+    if target.runbooks.startswith("https://"):
+        link = builders.DashboardLink("Runbooks").type(dashboard.DashboardLinkType.LINK)
+        builder = builder.link(link.url(target.runbooks).icon("doc").target_blank(True))
     for title, panels in _ROWS:
-        builder = builder.with_row(dashboard.Row(title))
-        for panel in panels:
-            builder = builder.with_panel(_timeseries(panel, job, span=_COLUMNS // len(panels)))
-    return json.dumps(
-        json.loads(JSONEncoder(sort_keys=True).encode(builder.build())), indent=1, sort_keys=True
-    )
+        builder = builder.with_row(builders.Row(title))
+        for panel in panels(endpoint):
+            builder = builder.with_panel(panel.builder())
+    built = builder.build()
+    # The address of a single panel holds its number.
+    for number, drawn in enumerate(built.panels or (), 1):
+        drawn.id_val = number
+    return json.dumps(json.loads(JSONEncoder(sort_keys=True).encode(built)), indent=1, sort_keys=True)
 
 
-def _timeseries(panel: _Panel, job: str, span: int) -> timeseries.Panel:
-    legend = (
-        common_builders.VizLegendOptions()
-        .show_legend(True)
-        .placement(common.LegendPlacement.BOTTOM)
-        .display_mode(common.LegendDisplayMode.LIST)
-    )
-    result = (
-        timeseries.Panel()
-        .title(panel.title)
-        .description(panel.description)
-        .datasource(_DATASOURCE)
-        .unit(panel.unit)
-        .min(0)
-        .legend(legend)
-        .span(span)
-        .height(8)
-    )
-    if panel.maximum is not None:
-        result = result.max(panel.maximum)
-    for reference, query in zip(ascii_uppercase, panel.queries, strict=False):
-        expression = query.expression.replace("$vllm", f'job="{job}"')
-        result = result.with_target(
-            prometheus.Dataquery().ref_id(reference).expr(expression).legend_format(query.legend)
+def _variables(endpoint: _Endpoint) -> Iterator[builders.QueryVariable]:
+    running, selector = "replica:vllm:num_requests_running", endpoint.target.selector
+    for name, label, source in (
+        ("model", "model_name", f"{running}{{{selector}}}"),
+        ("replica", "replica", f'{running}{{{selector},model_name=~"$model"}}'),
+    ):
+        query = f"label_values({source}, {label})"
+        yield (
+            builders.QueryVariable(name)
+            .label(name.capitalize())
+            .datasource(DATASOURCE)
+            .query(query)
+            .definition(query)
+            .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .sort(dashboard.VariableSort.ALPHABETICAL_ASC)
+            .multi(True)
+            .include_all(True)
+            # All is what comes later, too.
+            .all_value(".*")
+            .current(dashboard.VariableOption(True, ["All"], ["$__all"]))
         )
-    return result
+
+
+def _annotations(endpoint: _Endpoint) -> Iterator[builders.AnnotationQuery]:
+    now, before = endpoint.sighted(), endpoint.sighted(_SIGHT)
+    for name, color, shown, expr, text in (
+        ("Replica appeared", "green", True, f"{now} unless {before}", "{{replica}}"),
+        ("Replica gone", "purple", True, f"{before} unless {now}", "{{replica}}"),
+        # At first not shown: one that fires for hours would cover all panels, and has a lane of its own.
+        ("Alert", "red", False, _firing("alertname, severity"), "{{alertname}} ({{severity}})"),
+    ):
+        yield (
+            builders.AnnotationQuery()
+            .name(name)
+            .datasource(DATASOURCE)
+            .enable(shown)
+            .icon_color(color)
+            .expr(expr)
+            # As long as a replica that is gone is taken to be there: each change meets one evaluation.
+            .step(_SIGHT)
+            .title_format(name)
+            .text_format(text)
+        )
+
+
+def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
+    target, objectives = endpoint.target, endpoint.target.objectives
+    promised = {
+        "time_to_first_token": objectives.time_to_first_token.ratio,
+        "inter_token_latency": objectives.inter_token_latency.ratio,
+        "success": objectives.success,
+        "availability": objectives.availability,
+    }
+    page = TIERS[0]
+    up = f"up{{{target.selector}}}"
+    return (
+        Numbers(
+            title="Objectives attained, 7 days",
+            description="Share of good events over the period of the objectives: first tokens and gaps "
+            "between tokens in time, requests without failure, scrapes that were answered. Green keeps the "
+            "promise ("
+            + ", ".join(f"{name} {_percent(ratio)}" for name, ratio in promised.items())
+            + "). Red breaks it: the row Why is TTFT slow or the failed share says where to go.",
+            unit="percentunit",
+            decimals=2,
+            maximum=1,
+            queries=[Query(f"1 - {endpoint.slo('errors:ratio7d')}", "{{slo}}")],
+            limits=Limits.falling(min(promised.values())),
+            overrides={name: Limits.falling(ratio).override() for name, ratio in promised.items()},
+            history=False,
+            width=10,
+            height=6,
+        ),
+        Bars(
+            title="Error budget left, 7 days",
+            description="What is left of the bad events that an objective allows in seven days. 100 % is "
+            "untouched, 0 spent: then change nothing that can wait, and look at the burn rate.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(endpoint.slo("budget_left:ratio7d"), "{{slo}}")],
+            limits=Limits.falling(0.5, 0.1),
+            width=6,
+            height=6,
+        ),
+        Numbers(
+            title="Replicas seen and ready",
+            description="seen: replicas that a scrape met in the last minute. ready: what the platform runs. "
+            "They differ for a minute or two when the fleet changes. Fewer seen than ready for longer: the "
+            "balancer hides replicas, and everything here is about the others.",
+            unit="none",
+            decimals=0,
+            queries=[
+                Query(f"{endpoint.fleet('vllm:replicas_seen')} or vector(0)", "seen"),
+                *endpoint.platform(Query(endpoint.fleet("vllm:replicas_ready"), "ready")),
+            ],
+            limits=Limits.falling(target.min_replicas),
+            width=4,
+            height=6,
+        ),
+        Dial(
+            title="Scrapes answered",
+            description="Share of the samplers' scrapes in five minutes that the public address answered. "
+            "100 % is normal; a little less when a replica goes; 0 % is an endpoint, gateway or token that "
+            "fails: try it with curl and look at the targets of Prometheus.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(f"avg(avg_over_time({up}[{_WINDOW}]))", "answered")],
+            limits=Limits.falling(0.99, 0.9),
+            width=4,
+            height=6,
+        ),
+        Lines(
+            title="Burn rate, 1 hour",
+            description="How many times faster than allowed the error budget of each objective went in the "
+            f"last hour. Up to 1 lasts seven days; {page.factor:g} (red), kept up, would spend "
+            f"{_percent(page.share)} of it in that hour and calls somebody. One line alone is the problem of "
+            "that objective, all together are an outage.",
+            unit="none",
+            decimals=2,
+            axis="times the allowed rate",
+            queries=[
+                Query(
+                    f"{endpoint.slo('errors:ratio1h')} / on (slo) "
+                    f"clamp_min(1 - {endpoint.slo('objective:ratio')}, 0.0001)",
+                    "{{slo}}",
+                )
+            ],
+            limits=Limits.rising(1, page.factor),
+        ),
+        Lanes(
+            title="Alerts",
+            description="What fired when, critical and warning ones of this Prometheus. Nothing is normal. "
+            "The name of an alert is that of its runbook.",
+            unit="none",
+            queries=[
+                Query(
+                    f"{_firing('alertname')} or on () "
+                    'label_replace(vector(0), "alertname", "nothing fires", "", "")',
+                    "{{alertname}}",
+                )
+            ],
+            names={"0": ("quiet", "green"), "1": ("firing", "red")},
+            nothing="nothing fires",
+        ),
+        Numbers(
+            title="Firing alerts",
+            description="Alerts that fire now. critical: somebody acts at once; warning: within the day. "
+            "Open the runbook with the alert's name.",
+            unit="none",
+            decimals=0,
+            queries=[
+                Query(f'count(ALERTS{{{_FIRING},severity="{severity}"}}) or vector(0)', severity)
+                for severity in ("critical", "warning")
+            ],
+            limits=Limits("green", ((1, "red"),)),
+            overrides={"warning": Limits.rising(1).override()},
+            width=4,
+        ),
+        Numbers(
+            title="Last answered scrape",
+            description="Time since the endpoint last answered a scrape. Up to some 15 s is normal, for the "
+            "clock of this panel ticks so. More means that all else on this page is the past.",
+            unit="s",
+            decimals=0,
+            queries=[
+                Query(
+                    f"time() - max(max_over_time((timestamp({up}) unless ({up} == 0))[1h:15s]))",
+                    "ago",
+                )
+            ],
+            limits=Limits.rising(30, 120),
+            history=False,
+            nothing="over 1 h",
+            width=4,
+        ),
+    )
+
+
+def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
+    objectives = endpoint.target.objectives
+    http, finished = "http_requests_total", "vllm:request_success_total"
+    api = 'handler=~"/v1/.+"'
+
+    def answered(status: str) -> str:
+        return endpoint.increase(http, where=f'{api},status="{status}"')
+
+    return (
+        Lines(
+            title="Requests by how they ended",
+            description="Requests per second: stop (the model was done), length (cut off by max_tokens), "
+            "abort (the caller left), error. Many length: max_tokens is too small. More abort: callers lose "
+            "patience, look at TTFT. error should be nothing.",
+            unit="reqps",
+            queries=[Query(endpoint.rate(finished, "finished_reason"), "{{finished_reason}}")],
+            stacked=True,
+        ),
+        Lines(
+            title="HTTP answers by handler and status",
+            description="Answers of vLLM itself per second. 4xx are wrong requests of callers, 5xx are "
+            "faults. What the gateway answers (401, 502, 503, 504) is in no metric. The very first "
+            "answer of its kind is not counted.",
+            unit="reqps",
+            queries=[Query(endpoint.rate(http, "handler, status"), "{{handler}} {{status}}")],
+        ),
+        Lines(
+            title="Failed share",
+            description="Share of requests that ended in error or were aborted, and of HTTP answers with 5xx "
+            "or 4xx. The dashed line is what the objective of success allows for error and 5xx; 4xx and "
+            "aborts are the callers', unless they come with a high TTFT.",
+            unit="percentunit",
+            roomy=0.05,
+            queries=[
+                *(
+                    Query(
+                        _ratio(
+                            endpoint.increase(finished, where=f'finished_reason="{reason}"'),
+                            endpoint.increase(finished),
+                        ),
+                        reason,
+                    )
+                    for reason in ("error", "abort")
+                ),
+                *(
+                    Query(
+                        _ratio(
+                            # A status that never came has no series.
+                            f"({answered(status)} or vector(0))",
+                            endpoint.increase(http, where=api),
+                        ),
+                        status,
+                    )
+                    for status in ("5xx", "4xx")
+                ),
+            ],
+            limits=Limits.rising(_bad_share(objectives.success)),
+        ),
+        Lines(
+            title="Time to first token",
+            description="From the arrival of a request to its first token: waiting and prefill. The dashed "
+            f"line is the objective, kept by {_percent(objectives.time_to_first_token.ratio)} of requests. "
+            "It grows first when a GPU saturates; the row below says why.",
+            unit="s",
+            queries=endpoint.spread(_TTFT),
+            limits=Limits.rising(objectives.time_to_first_token.seconds),
+        ),
+        Lines(
+            title="Inter-token latency",
+            description="Between two tokens of a stream. The median stays flat while the queue grows; p99 "
+            "rises with long prompts, whose prefill holds up running streams, and with preemptions. Finer "
+            "than 10 ms it is only estimated.",
+            unit="s",
+            queries=endpoint.spread("vllm:inter_token_latency_seconds"),
+            limits=Limits.rising(objectives.inter_token_latency.seconds),
+        ),
+        Lines(
+            title="Time per output token",
+            description="A request's mean time per token after the first one. It follows the number of "
+            "running requests: a step up that lasts means larger batches, so compare it with the "
+            "saturation row before suspecting the GPU.",
+            unit="s",
+            queries=endpoint.spread("vllm:request_time_per_output_token_seconds"),
+            limits=Limits.rising(objectives.inter_token_latency.seconds),
+        ),
+        Lines(
+            title="End-to-end latency",
+            description="From the arrival of a request to its last token. It is mostly the length of the "
+            "answer, so compare it with the tokens per request; below 0.3 s it is only estimated.",
+            unit="s",
+            queries=endpoint.spread("vllm:e2e_request_latency_seconds"),
+        ),
+        Heatmap(
+            title="Time to first token, distribution",
+            description="How many first tokens of the last five minutes took how long. One band is healthy; "
+            "a second one above it is a group of requests (long prompts) or a replica that is slow, which "
+            "quantiles would blend; a band that climbs is a queue.",
+            unit="s",
+            queries=[Query(endpoint.increase(f"{_TTFT}_bucket", "le"), "{{le}}")],
+        ),
+        Lines(
+            title="Time to first token p95 by replica",
+            description="The replicas should be alike. One that stays above the others is cold (a new one, "
+            "for some minutes), busy with longer prompts, or on a worse GPU.",
+            unit="s",
+            queries=[
+                # Without the comparison a replica that has nothing to do would be NaN.
+                Query(f"{endpoint.quantile(0.95, _TTFT, 'replica')} >= 0", "{{replica}}")
+            ],
+            limits=Limits.rising(objectives.time_to_first_token.seconds),
+        ),
+    )
+
+
+def _slowness(endpoint: _Endpoint) -> Sequence[Panel]:
+    length = "vllm:request_prompt_tokens"
+    queue, prefill = "vllm:request_queue_time_seconds", "vllm:request_prefill_time_seconds"
+    limit = Limits.rising(endpoint.target.objectives.time_to_first_token.seconds)
+    unstacked = {
+        "TTFT": {"custom.stacking": {"mode": "none", "group": "B"}, "custom.fillOpacity": 0},
+    }
+    return (
+        Lines(
+            title="Queue and prefill against TTFT, p95",
+            description="Two areas, a line above them. Queue dominates: too few replicas or batch slots, "
+            "look at the saturation. Prefill dominates: prompts are long or no longer cached. Quantiles do "
+            "not add up exactly, and below 0.3 s the areas are only estimated: then take the means.",
+            unit="s",
+            queries=[
+                Query(endpoint.quantile(0.95, queue), "queue"),
+                Query(endpoint.quantile(0.95, prefill), "prefill"),
+                Query(endpoint.quantile(0.95, _TTFT), "TTFT"),
+            ],
+            stacked=True,
+            overrides=unstacked,
+            limits=limit,
+        ),
+        Lines(
+            title="Queue and prefill against TTFT, mean",
+            description="The same as means, which do add up and are exact for short times as well. A gap "
+            "below the line is time outside of the engine: tokenizing, the API server, images to be read.",
+            unit="s",
+            queries=[
+                Query(endpoint.mean(queue), "queue"),
+                Query(endpoint.mean(prefill), "prefill"),
+                Query(endpoint.mean(_TTFT), "TTFT"),
+            ],
+            stacked=True,
+            overrides=unstacked,
+            limits=limit,
+        ),
+        Lines(
+            title="Waiting requests by replica",
+            description="Requests in the queue of each replica. Now and then a few are normal. Waiting that "
+            "lasts, not the use of the GPU, says that a replica is missing; on one replica alone it says "
+            "that the balancer is unfair.",
+            unit="short",
+            queries=[Query(endpoint.gauge("vllm:num_requests_waiting"), "{{replica}}")],
+        ),
+        Lines(
+            title="Prompt length",
+            description="Tokens per prompt. TTFT follows p95 when nothing waits: a rise here is callers who "
+            "send more, not a slower GPU.",
+            unit="short",
+            axis="tokens",
+            queries=endpoint.spread(length),
+        ),
+        Lines(
+            title="Prompt tokens computed",
+            description="Prefill work per second: prompt tokens that no cache spared. When it levels off "
+            "while the queue grows, prefill is at its limit.",
+            unit="short",
+            axis="tokens/s",
+            queries=[
+                Query(endpoint.rate("vllm:request_prefill_kv_computed_tokens_sum", "replica"), "{{replica}}")
+            ],
+        ),
+        Lines(
+            title="Prefix cache hit rate",
+            description="Share of prompt tokens that were found in the prefix cache. What is normal depends "
+            "on how much callers repeat; a sudden fall makes prefill, and so TTFT, longer: new replicas "
+            "start cold, and a full KV cache throws prefixes out.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(endpoint.hits("vllm:prefix_cache"), "hit rate")],
+        ),
+    )
+
+
+def _saturation(endpoint: _Endpoint) -> Sequence[Panel]:
+    target = endpoint.target
+    running = endpoint.gauge("vllm:num_requests_running")
+    load = _load(endpoint)
+    return (
+        Lines(
+            title="Running requests by replica",
+            description="Requests in the batch of each replica. Replicas should be alike; a full one beside "
+            f"an idle one is the balancer's doing. {_scaling(target)}",
+            unit="short",
+            queries=[
+                Query(running, "{{replica}}"),
+                Query(f"avg({running})", "mean"),
+            ],
+            overrides={"mean": {"custom.lineWidth": 3}},
+            limits=_scaled(target),
+            width=10 if load else 12,
+        ),
+        Lines(
+            title="Running and waiting requests",
+            description="All replicas together. A full batch with nobody waiting is healthy: that is what "
+            "the GPU is paid for. Waiting that grows while running is flat is saturation.",
+            unit="short",
+            queries=[
+                Query(endpoint.fleet("vllm:num_requests_running"), "running"),
+                Query(endpoint.fleet("vllm:num_requests_waiting"), "waiting"),
+            ],
+            width=10 if load else 12,
+        ),
+        *load,
+        Lines(
+            title="KV cache in use by replica",
+            description="Share of the KV cache that running requests hold. High is good use; near 100 % "
+            "requests are preempted and computed again. Then: shorter contexts, fewer at once "
+            "(max_num_seqs), or more replicas.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(endpoint.gauge("vllm:kv_cache_usage_perc", "max"), "{{replica}}")],
+            limits=Limits.rising(0.8, 0.95),
+            width=6,
+        ),
+        Lines(
+            title="Preemptions by replica",
+            description="Requests per second that lost their place in the KV cache. 0 is normal; anything "
+            "that lasts wastes work and shows in p99 of the latencies first. It needs a full KV cache.",
+            unit="reqps",
+            queries=[Query(endpoint.rate("vllm:num_preemptions_total", "replica"), "{{replica}}")],
+            limits=Limits.rising(0.1, 1),
+            width=6,
+        ),
+        Lines(
+            title="Tokens per engine step by replica",
+            description="How much work a step of the engine does: batching. It rises with load; low while "
+            "requests wait means that something other than the batch is full.",
+            unit="short",
+            axis="tokens",
+            queries=[Query(endpoint.mean("vllm:iteration_tokens_total", "replica"), "{{replica}}")],
+            width=6,
+        ),
+        Lines(
+            title="CPU of the API server by replica",
+            description="CPU seconds per second of the process that takes requests and sends tokens. It is "
+            "one Python process: near 1 it holds up the GPU, and TTFT grows while nothing waits in the "
+            "engine.",
+            unit="short",
+            axis="cores",
+            queries=[Query(endpoint.rate("process_cpu_seconds_total", "replica"), "{{replica}}")],
+            limits=Limits.rising(0.8, 1),
+            width=6,
+        ),
+    )
+
+
+def _load(endpoint: _Endpoint) -> Sequence[Panel]:
+    target = endpoint.target
+    if target.running_target is None:
+        return ()
+    capacity = target.running_target * target.max_replicas
+    return (
+        Dial(
+            title="Load of the largest fleet",
+            description=f"Running requests against those of {target.max_replicas} replicas at the scaler's "
+            f"target ({capacity:g}). Near 100 % there is nothing left to scale to: raise the largest number "
+            "of replicas, or the limits of callers.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(f"{endpoint.fleet('vllm:num_requests_running')} / {capacity:g}", "load")],
+            limits=Limits.rising(0.7, 0.9),
+            width=4,
+        ),
+    )
+
+
+def _scaled(target: Target) -> Limits | None:
+    """The scaler's target, where running requests are what it scales on."""
+    return None if target.running_target is None else Limits.rising(target.running_target)
+
+
+def _scaling(target: Target) -> str:
+    """What the panels of running requests say about the scaler."""
+    if target.running_target is None:
+        return "The platform scales on something else, so no line is drawn."
+    return (
+        f"The dashed line is the scaler's target of {target.running_target:g}: a mean above it brings a "
+        f"replica, until there are {target.max_replicas}."
+    )
+
+
+def _throughput(endpoint: _Endpoint) -> Sequence[Panel]:
+    first = endpoint.target.objectives.time_to_first_token
+    in_time = endpoint.increase(f"{_TTFT}_bucket", where=f'le="{float(first.seconds)!r}"')
+    return (
+        Lines(
+            title="Tokens per second",
+            description="All replicas together; prompt tokens include cached ones. Generated tokens that "
+            "level off while requests wait are the capacity of the fleet.",
+            unit="short",
+            axis="tokens/s",
+            queries=[
+                Query(f"{endpoint.fleet(f'vllm:{kind}_tokens:increase5m')} / {_WINDOW_SECONDS}", kind)
+                for kind in ("generation", "prompt")
+            ],
+        ),
+        Lines(
+            title="Generated tokens per second by replica",
+            description="One line for each replica, which is one set of GPUs. Equal load should give equal "
+            "lines; the highest one that was ever reached is what a replica can do.",
+            unit="short",
+            axis="tokens/s",
+            queries=[Query(endpoint.rate("vllm:generation_tokens_total", "replica"), "{{replica}}")],
+        ),
+        Lines(
+            title="Prompt tokens per second by replica",
+            description="Prompt tokens that each replica took in, cached ones included. Peaks come with "
+            "peaks of TTFT and of the time between tokens on the same replica.",
+            unit="short",
+            axis="tokens/s",
+            queries=[Query(endpoint.rate("vllm:prompt_tokens_total", "replica"), "{{replica}}")],
+        ),
+        Lines(
+            title="Tokens per request",
+            description="What callers ask for: long prompts cost TTFT, long answers cost end-to-end time and "
+            "KV cache. Latencies of two hours compare only where these are alike.",
+            unit="short",
+            axis="tokens",
+            queries=[
+                *(
+                    Query(endpoint.mean(f"vllm:request_{kind}_tokens"), f"{kind}, mean")
+                    for kind in ("prompt", "generation")
+                ),
+                Query(endpoint.quantile(0.95, "vllm:request_generation_tokens"), "generation, p95"),
+            ],
+            width=6,
+        ),
+        Lines(
+            title="Goodput",
+            description="Requests per second whose first token came in time, that is within "
+            f"{first.seconds:g} s, and all that got a first token. Where the lines part, more load only "
+            "makes more late answers: that is the usable capacity.",
+            unit="reqps",
+            queries=[
+                Query(f"{in_time} / {_WINDOW_SECONDS}", "in time"),
+                Query(endpoint.rate(f"{_TTFT}_count"), "all"),
+            ],
+            width=6,
+        ),
+        *_cost(endpoint),
+    )
+
+
+def _cost(endpoint: _Endpoint) -> Sequence[Panel]:
+    price = endpoint.target.replica_eur_per_hour
+    if price is None:
+        return (
+            Text(
+                title="Cost",
+                description="What the replicas cost, per hour and per million tokens, is shown for flavors "
+                "whose price is known.",
+                markdown="The price of a replica is not known: `components/flavors.json` has none for its "
+                "flavor. With a price here are € per hour and per million tokens.",
+                width=12,
+            ),
+        )
+    most = price * endpoint.target.max_replicas
+    hour = f"{endpoint.paid()} * {price:g}"
+
+    def per_million(*kinds: str) -> str:
+        gained = " + ".join(endpoint.fleet(f"vllm:{kind}_tokens:increase5m") for kind in kinds)
+        hourly = f"clamp_min({gained}, 1) * {3600 // _WINDOW_SECONDS}"
+        return f"{hour} * 1e6 / ({hourly})"
+
+    return (
+        Lines(
+            title="Cost per hour",
+            description=f"Replicas times {price:g} € per replica and hour; the dashed line is the largest "
+            "fleet. It should fall again after a peak: if it does not, look at the capacity row.",
+            unit="currencyEUR",
+            decimals=2,
+            roomy=most,
+            queries=[Query(hour, "€ per hour")],
+            limits=Limits.rising(most),
+            width=6,
+        ),
+        Lines(
+            title="Cost per million tokens",
+            description="At the pace of the last five minutes. The axis is logarithmic: an idle fleet costs "
+            "the same for hardly any token. Lower with larger batches; compare hours of equal load.",
+            unit="currencyEUR",
+            decimals=2,
+            minimum=None,
+            queries=[
+                Query(per_million("generation"), "generated tokens"),
+                Query(per_million("prompt", "generation"), "all tokens"),
+            ],
+            logarithmic=True,
+            width=6,
+        ),
+    )
+
+
+def _capacity(endpoint: _Endpoint) -> Sequence[Panel]:
+    target = endpoint.target
+    now, before = endpoint.sighted(), endpoint.sighted(_WINDOW)
+    # What happened in the last five minutes also tells of replicas that have gone since.
+    alive = f"and on (replica) {now}"
+    aim = target.running_target
+    steps = ((1, "green"),) if aim is None else ((aim / 2, "green"), (aim, "orange"))
+    running = endpoint.gauge("vllm:num_requests_running")
+    return (
+        Lines(
+            title="Replicas",
+            description="seen and ready should be one line between min and max. At max with requests "
+            "waiting: the fleet is too small. Up and down every few minutes: the scaler's windows are too "
+            "short for how long a replica needs to load its model.",
+            unit="none",
+            decimals=0,
+            roomy=target.max_replicas + 1,
+            queries=[
+                Query(f"{endpoint.fleet('vllm:replicas_seen')} or vector(0)", "seen"),
+                *endpoint.platform(Query(endpoint.fleet("vllm:replicas_ready"), "ready")),
+                Query(f"vector({target.min_replicas})", "min"),
+                Query(f"vector({target.max_replicas})", "max"),
+            ],
+            overrides={
+                name: {"custom.lineStyle": {"fill": "dash", "dash": [10, 10]}} for name in ("min", "max")
+            },
+            width=12,
+        ),
+        Lines(
+            title="Replicas that came and went",
+            description="Within five minutes each: up those that appeared, down those that are gone. One at "
+            "a time is scaling; both at once is a replacement or a restart; again and again without a "
+            "change of load is a replica that dies (see its logs).",
+            unit="none",
+            decimals=0,
+            minimum=None,
+            queries=[
+                Query(f"count({now} unless {before}) or vector(0)", "appeared"),
+                Query(f"-count({before} unless {now}) or vector(0)", "gone"),
+            ],
+            bars=True,
+            width=12,
+        ),
+        Lanes(
+            title="Lives of the replicas",
+            description="A lane from the birth of each replica to its end, coloured by the requests that it "
+            "ran: blue few, green many, orange more than the scaler aims at. A lane that stays blue beside "
+            "others gets no traffic; gaps in a lane are times when no scrape met it.",
+            unit="none",
+            decimals=0,
+            queries=[Query(running, "{{replica}}")],
+            limits=Limits("blue", steps),
+            width=12,
+        ),
+        Lines(
+            title="Mean of running requests",
+            description="Running requests per replica of the fleet. Above a target for minutes without a new "
+            "replica: the largest number is reached, or the platform has no GPU. Far below with several "
+            f"replicas: the fleet is too large. {_scaling(target)}",
+            unit="short",
+            queries=[
+                Query(
+                    _ratio(endpoint.fleet("vllm:num_requests_running"), endpoint.fleet("vllm:replicas_seen")),
+                    "per replica",
+                )
+            ],
+            limits=_scaled(target),
+            width=12,
+        ),
+        Bars(
+            title="Age of the replicas",
+            description="Time since each replica was born. Equal ages after a deployment are normal. Ages "
+            "that never pass some minutes are restarts.",
+            unit="s",
+            queries=[Query(endpoint.age(), "{{replica}}")],
+            limits=Limits("blue"),
+        ),
+        Table(
+            title="Replicas one by one",
+            description="A row for each replica, named by its time of birth (Unix seconds). Rows should be "
+            "alike; one that differs is the one to look at. met: share of the rules' evaluations that saw "
+            "it.",
+            unit="short",
+            label="replica",
+            queries=[
+                Query(endpoint.age(), "age"),
+                Query(running, "running"),
+                Query(endpoint.gauge("vllm:num_requests_waiting"), "waiting"),
+                Query(endpoint.gauge("vllm:kv_cache_usage_perc", "max"), "KV cache"),
+                Query(f"{endpoint.rate('vllm:generation_tokens_total', 'replica')} {alive}", "tokens/s"),
+                Query(f"{endpoint.quantile(0.95, _TTFT, 'replica')} >= 0 {alive}", "TTFT p95"),
+                Query(f"{endpoint.coverage()} {alive}", "met"),
+            ],
+            overrides={
+                "age": {"unit": "s"},
+                "KV cache": {"unit": "percentunit"},
+                "TTFT p95": {"unit": "s"},
+                "met": {"unit": "percentunit"},
+            },
+            width=16,
+        ),
+    )
+
+
+def _cache(endpoint: _Endpoint) -> Sequence[Panel]:
+    prompt = endpoint.increase("vllm:request_prompt_tokens_sum")
+    computed = endpoint.increase("vllm:request_prefill_kv_computed_tokens_sum")
+    prefix, images = "vllm:prefix_cache", "vllm:mm_cache"
+    return (
+        Lines(
+            title="Prefix cache",
+            description="Prompt tokens per second that were looked up in the prefix cache, and those that "
+            "were there. found near 0 with chat traffic: the callers' prompts begin with something that "
+            "changes (a date, an id), or prefix caching is off.",
+            unit="short",
+            axis="tokens/s",
+            queries=[
+                Query(endpoint.rate(f"{prefix}_queries_total"), "looked up"),
+                Query(endpoint.rate(f"{prefix}_hits_total"), "found"),
+            ],
+            width=6,
+        ),
+        Lines(
+            title="Prefix cache hit rate by replica",
+            description="Each replica has a cache of its own. A low new one warms up within minutes. All "
+            "low with many replicas: the balancer sends a conversation to another one each time.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(endpoint.hits(prefix, "replica"), "{{replica}}")],
+            width=6,
+        ),
+        Lines(
+            title="Cached share of prompts",
+            description="Share of the tokens of finished requests' prompts that did not have to be computed: "
+            "GPU time that was saved. It follows the hit rate by the length of a request.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(_ratio(f"({prompt} - {computed})", prompt), "cached")],
+            width=6,
+        ),
+        Lines(
+            title="Multimodal cache",
+            description="Images and the like per second, looked up and found already processed. Flat at 0 "
+            "while callers send text only.",
+            unit="short",
+            axis="items/s",
+            queries=[
+                Query(endpoint.rate(f"{images}_queries_total"), "looked up"),
+                Query(endpoint.rate(f"{images}_hits_total"), "found"),
+            ],
+            width=6,
+        ),
+    )
+
+
+def _monitoring(endpoint: _Endpoint) -> Sequence[Panel]:
+    target = endpoint.target
+    own_groups = f'rule_group=~".+;{target.job}-.+"'
+    duration, interval = (
+        f"prometheus_rule_group_{name}_seconds{{{own_groups}}}" for name in ("last_duration", "interval")
+    )
+    stored = " + ".join(
+        f"max(prometheus_tsdb_{part}_bytes)"
+        for part in ("storage_blocks", "wal_storage_size", "head_chunks_storage_size")
+    )
+
+    def failed(job: str, by: str = "") -> str:
+        return f"1 - avg{_by(by)}(avg_over_time(up{{{job}}}[{_WINDOW}]))"
+
+    def group(expression: str) -> str:
+        """The same by the group's name, without the file that it is in."""
+        return f'label_replace({expression}, "group", "$1", "rule_group", ".+;(.+)")'
+
+    def happened(counter: str, matcher: str = "") -> str:
+        return f"sum(increase({counter}{matcher}[{_WINDOW}]))"
+
+    return (
+        Lines(
+            title="Scrape duration by sampler",
+            description="How long the endpoint took to answer each sampler. Tenths of a second are normal. "
+            "More is a busy API server or gateway, and from 5 s on scrapes may be cut off.",
+            unit="s",
+            queries=[
+                Query(
+                    f"max by (sampler) (scrape_duration_seconds{{{target.selector}}})", "sampler {{sampler}}"
+                )
+            ],
+            limits=Limits.rising(1, 5),
+            width=6,
+        ),
+        Lines(
+            title="Samples per scrape",
+            description="Series in an answer, and those that are kept. Steady is normal; a jump is another "
+            "version of vLLM or a label with too many values; 0 is an answer without metrics.",
+            unit="short",
+            axis="samples",
+            queries=[
+                Query(f"max(scrape_samples_scraped{{{target.selector}}})", "scraped"),
+                Query(f"max(scrape_samples_post_metric_relabeling{{{target.selector}}})", "kept"),
+            ],
+            width=6,
+        ),
+        Lines(
+            title="Failed scrapes",
+            description="Share of scrapes in five minutes that failed, by sampler, and of the questions to "
+            "the platform. 0 is normal. All samplers: endpoint, gateway or token. The platform alone: its "
+            "API or the exporter; then ready is unknown, everything else still right.",
+            unit="percentunit",
+            roomy=0.1,
+            queries=[
+                Query(failed(target.selector, "sampler"), "sampler {{sampler}}"),
+                *endpoint.platform(Query(failed(f'job="{target.platform_job}"'), "platform")),
+            ],
+            limits=Limits.rising(0.05, 0.5),
+            width=6,
+        ),
+        Numbers(
+            title="Scrapes of unknown replicas",
+            description="Samplers whose last answer did not say when its process was born. It should be 0: "
+            "such answers are left out of everything here. vLLM with several API server processes gives no "
+            "such time.",
+            unit="none",
+            decimals=0,
+            queries=[
+                Query(f"sum(fleet:vllm:unidentified_scrapes{{{target.selector}}}) or vector(0)", "unknown")
+            ],
+            limits=Limits("green", ((1, "red"),)),
+            width=6,
+        ),
+        Lines(
+            title="Sampler coverage by replica",
+            description="Share of the rules' evaluations in five minutes that had a scrape of the replica. "
+            "85 % and more is normal; lower makes rates noisy; a replica that sinks towards 0 while it lives "
+            "is hidden by the balancer. New replicas start low and dead ones end so.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(endpoint.coverage(), "{{replica}}")],
+            limits=Limits.falling(0.5, 0.25),
+        ),
+        Lines(
+            title="Rule evaluation against its interval",
+            description="Share of its interval that each rule group needs. From 100 % on evaluations are "
+            "skipped, and series have holes: give Prometheus more CPU.",
+            unit="percentunit",
+            roomy=1,
+            queries=[Query(group(f"max by (rule_group) ({duration} / {interval})"), "{{group}}")],
+            limits=Limits.rising(0.5, 1),
+        ),
+        Lines(
+            title="Rule failures",
+            description="Rules of this endpoint that failed, and evaluations that were skipped, in five "
+            "minutes. Anything above 0 makes dashboards and alerts wrong: the log of Prometheus says why.",
+            unit="short",
+            queries=[
+                Query(happened("prometheus_rule_evaluation_failures_total", f"{{{own_groups}}}"), "failed"),
+                Query(
+                    happened("prometheus_rule_group_iterations_missed_total", f"{{{own_groups}}}"), "skipped"
+                ),
+            ],
+            limits=Limits.rising(1),
+        ),
+        Dial(
+            title="Disk of Prometheus",
+            description="Blocks, write-ahead log and head of the store against the size of its volume. Up "
+            "to 80 % is by design; beyond, the log grows faster than blocks are dropped, and a full disk "
+            "stops everything here: lower retentionSize or enlarge the volume.",
+            unit="percentunit",
+            maximum=1,
+            queries=[Query(f"({stored}) / {target.prometheus_bytes}", "in use")],
+            limits=Limits.rising(0.8, 0.9),
+        ),
+        Lines(
+            title="Head series",
+            description="Series that Prometheus keeps in memory. Each replica adds its own, so it rises "
+            "with every birth and falls hours later. A steady climb is replicas that restart.",
+            unit="short",
+            queries=[Query("max(prometheus_tsdb_head_series)", "series")],
+        ),
+        Lines(
+            title="Notifications",
+            description="In five minutes: messages of Alertmanager, those that failed, and alerts that "
+            "Prometheus could not hand over. Failed or dropped above 0: nobody is told. Check the "
+            "receiver's address and secret.",
+            unit="short",
+            queries=[
+                Query(happened("alertmanager_notifications_total"), "sent"),
+                Query(happened("alertmanager_notifications_failed_total"), "failed"),
+                Query(happened("prometheus_notifications_dropped_total"), "dropped"),
+            ],
+        ),
+    )
+
+
+_ROWS: tuple[tuple[str, Callable[[_Endpoint], Sequence[Panel]]], ...] = (
+    ("Verdict: are the users well served?", _verdict),
+    ("Requests, errors, durations", _requests),
+    ("Why is TTFT slow?", _slowness),
+    ("Saturation: how close to the limits?", _saturation),
+    ("Throughput and cost", _throughput),
+    ("Capacity and scaling", _capacity),
+    ("Caches", _cache),
+    ("Monitoring of the monitoring", _monitoring),
+)
+
+
+def _firing(by: str) -> str:
+    """1 for each alert that somebody should do something about; Watchdog and its like have no severity."""
+    return f'max by ({by}) (ALERTS{{{_FIRING},severity=~"critical|warning"}})'
+
+
+def _joined(*parts: str) -> str:
+    return ",".join(part for part in parts if part)
+
+
+def _by(labels: str) -> str:
+    return f" by ({labels}) " if labels else ""
+
+
+def _sum(labels: str) -> str:
+    return f"sum{_by(labels)}"
+
+
+def _ratio(part: str, whole: str) -> str:
+    """0 instead of NaN while there is nothing; a counter that gained anything gained 1 at least."""
+    return f"{part} / clamp_min({whole}, 1)"
+
+
+def _name(quantile: float) -> str:
+    return f"p{quantile * 100:g}"
+
+
+def _percent(ratio: float) -> str:
+    return f"{ratio * 100:.6g} %"
+
+
+def _bad_share(objective: float) -> float:
+    """What an objective allows, without the digits that binary fractions add."""
+    return round(1 - objective, 6)

@@ -68,19 +68,20 @@ def _endpoint(client: httpx.Client, outputs: Mapping[str, Any], addresses: Addre
 
 def _monitoring(client: httpx.Client, outputs: Mapping[str, Any], addresses: Addresses) -> Iterator[str]:
     up = _await(
-        lambda: _query(client, addresses, 'up{service="vllm"}'),
+        lambda: _query(client, addresses, 'up{service="vllm", sampler!=""}'),
         lambda result: bool(result) and all(sample["value"][1] == "1" for sample in result),
-        'up{service="vllm"} == 1',
+        'up{service="vllm"} == 1 of every sampler',
     )
-    yield f"Prometheus scrapes {up[0]['metric']['job']} at {up[0]['metric']['instance']}: up is 1"
+    job = up[0]["metric"]["job"]
+    yield f"{len(up)} samplers scrape {job} at {up[0]['metric']['instance']}: up is 1"
 
-    counter = f'vllm:generation_tokens_total{{job="{up[0]["metric"]["job"]}"}}'
+    counter = f'sum(replica:vllm:generation_tokens_total{{job="{job}"}})'
     tokens = _await(
         lambda: _query(client, addresses, counter),
         lambda result: bool(result) and float(result[0]["value"][1]) > 0,
         f"{counter} > 0",
     )
-    yield f"Prometheus answers a query over a counter: {counter} = {tokens[0]['value'][1]}"
+    yield f"the rules tell replicas apart: {counter} = {tokens[0]['value'][1]}"
 
     ready = client.get(f"{addresses.alertmanager}/-/ready")
     _expect(ready.status_code == 200, "Alertmanager ready", _seen(ready))

@@ -44,7 +44,11 @@ FLOATING_IP = "openstack:networking/floatingIp:FloatingIp"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 SERVICE_OBJECT = "kubernetes:core/v1:Service"
 SECRET_OBJECT = "kubernetes:core/v1:Secret"
+CONFIG_MAP = "kubernetes:core/v1:ConfigMap"
+DEPLOYMENT = "kubernetes:apps/v1:Deployment"
+NETWORK_POLICY = "kubernetes:networking.k8s.io/v1:NetworkPolicy"
 SCRAPE_CONFIG = "kubernetes:monitoring.coreos.com/v1alpha1:ScrapeConfig"
+PROMETHEUS_RULE = "kubernetes:monitoring.coreos.com/v1:PrometheusRule"
 
 IDENTITY = "00112233445566ff"
 STARTS = 2
@@ -57,6 +61,26 @@ GRAFANA_PASSWORD = "canary-password"
 GRAFANA_KEY = "canary-key"
 OPENSTACK_PASSWORD = "canary-openstack"
 HUGGING_FACE_TOKEN = "canary-hugging-face"
+RECEIVERS = {
+    "alertWebhookUrl": "https://example.com/canary-webhook",
+    "alertSlackUrl": "https://hooks.slack.com/services/canary-slack",
+    "alertPagerDutyKey": "0canary0pagerduty0key00000000000",
+    "alertEmailTo": "oncall@example.com,lead@example.com",
+    "alertEmailFrom": "alerts@example.com",
+    "alertSmtpHost": "smtp.example.com:587",
+    "alertSmtpUser": "alerts",
+    "alertSmtpPassword": "canary-smtp",
+}
+"""Settings with every receiver."""
+RECEIVER_KEYS = {
+    "alertWebhookUrl": "webhook-url",
+    "alertSlackUrl": "slack-url",
+    "alertPagerDutyKey": "pagerduty-key",
+    "alertSmtpPassword": "smtp-password",
+}
+"""Which of them are secrets, and the files that they become."""
+RECEIVER_SECRETS = {file: RECEIVERS[key] for key, file in RECEIVER_KEYS.items()}
+"""What of them must stay a secret, by the file that it becomes."""
 SECRETS = (
     KUBECONFIG,
     CLIENT_TOKEN,
@@ -65,6 +89,7 @@ SECRETS = (
     GRAFANA_KEY,
     OPENSTACK_PASSWORD,
     HUGGING_FACE_TOKEN,
+    *RECEIVER_SECRETS.values(),
 )
 """What must never travel in plain text."""
 GRAFANA_CERTIFICATE = "certificate"
@@ -319,10 +344,10 @@ def deploy(
 
 
 def settings(stack: str, **changes: str) -> StackSettings:
-    """Settings of a tracked stack with some keys changed; a Hugging Face token is a secret."""
+    """Settings of a tracked stack with some keys changed, encrypted where they have to be."""
     return load(
         configuration(stack) | changes,
-        secret=lambda key: key == "huggingFaceToken",
+        secret=lambda key: True,
         environment={"OVH_CLOUD_PROJECT_SERVICE": SERVICE},
         stack=stack,
     )

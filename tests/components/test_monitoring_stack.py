@@ -1,4 +1,4 @@
-"""Prometheus and Grafana are there whatever becomes of the endpoint, and meet it in two small objects."""
+"""Prometheus and Grafana are there whatever becomes of the endpoint, and meet it in small objects."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pulumi_kubernetes as kubernetes
 import pytest
 from pydantic import SecretStr
 
+from components.endpoint_monitoring import endpoint_target
 from components.monitoring_stack import MonitoringStack
-from dashboards import vllm
 from tests.components import mocks
 from tests.components.mocks import Deployment, Secret, deploy, settings
-from tests.components.stacks import SERVICE, configuration
+from tests.components.stacks import SERVICE
 
 TOKEN = "canary-scraper"
-TARGET = "app-1.app.gra.ai.cloud.ovh.net"
+HOST = "app-1.app.gra.ai.cloud.ovh.net"
 OUTPUTS = (
     "grafana_url",
     "grafana_dashboard_url",
@@ -30,21 +30,22 @@ OUTPUTS = (
 
 
 def stack(name: str, provider: kubernetes.Provider, *, protect: bool, **changes: str) -> MonitoringStack:
-    values = configuration(name) | changes
+    given = settings(name, **changes)
     made = MonitoringStack(
         "monitoring",
-        settings(name, **changes).monitoring,
+        given.monitoring,
+        given.alerts,
         provider=provider,
         service_name=SERVICE,
-        region=values["clusterRegion"],
+        region=given.cluster.cluster_region,
         protect=protect,
         other_branch=pulumi.Output.from_input("endpoint"),
     )
     made.monitor_endpoint(
-        target=TARGET,
+        endpoint_target(given),
+        host=HOST,
         token=pulumi.Output.secret(TOKEN),
-        model=values["modelLabel"],
-        environment=values["environment"],
+        app="https://platform.example/app",
     )
     return made
 
@@ -78,7 +79,7 @@ def test_everything_in_the_cluster_is_made_by_its_own_provider(prod: Deployment)
     """An object on the ambient kubeconfig would land in whatever cluster the user looked at last."""
     provider = prod.one(mocks.KUBERNETES).urn
     inside = [resource for resource in prod.resources if resource.type.startswith("kubernetes:")]
-    assert len(inside) == 7
+    assert len(inside) > 7
     assert {resource.provider for resource in inside} == {provider}
     assert {read.provider for read in prod.reads} == {provider}
 
@@ -130,6 +131,28 @@ def test_the_release_starts_when_the_secrets_that_its_pods_mount_are_there(prod:
     assert {prod.named(mocks.SECRET_OBJECT, name).urn for name in ("grafana-admin", "grafana-tls")} <= needs
 
 
+def test_secrets_of_receivers_are_files_for_alertmanager_before_it_starts() -> None:
+    deployment = monitoring("prod", protect=False, failing="", preview=False, **mocks.RECEIVERS)
+    secret = deployment.named(mocks.SECRET_OBJECT, "alertmanager-receivers")
+    assert secret.inputs["data"] == Secret(
+        {key: encoded(value) for key, value in mocks.RECEIVER_SECRETS.items()}
+    )
+    release = deployment.one(mocks.RELEASE)
+    assert secret.urn in release.needs
+    alertmanager = release.inputs["values"]["alertmanager"]
+    assert alertmanager["alertmanagerSpec"]["secrets"] == ["alertmanager-receivers"]
+    assert "slack_configs" in json.dumps(alertmanager["config"])
+    text = json.dumps(list(mocks.plain(release.inputs)))
+    for value in mocks.RECEIVER_SECRETS.values():
+        assert value not in text
+        assert encoded(value) not in text
+
+
+def test_without_receivers_there_is_no_secret_for_them(prod: Deployment) -> None:
+    names = {item.inputs["metadata"]["name"] for item in prod.of(mocks.SECRET_OBJECT)}
+    assert names == {"vllm-auth-token", "grafana-admin", "grafana-tls"}
+
+
 @pytest.mark.parametrize(
     ("name", "type_", "data"),
     [
@@ -152,12 +175,14 @@ def test_the_data_of_a_secret_travels_as_a_secret(
 
 def test_a_certificate_of_the_settings_is_served_and_its_key_is_a_secret() -> None:
     def program() -> None:
-        given = settings("dev").monitoring.model_copy(
+        dev = settings("dev")
+        given = dev.monitoring.model_copy(
             update={"grafana_certificate": "given certificate", "grafana_private_key": SecretStr("given key")}
         )
         MonitoringStack(
             "monitoring",
             given,
+            dev.alerts,
             provider=kubernetes.Provider("kubernetes"),
             service_name=SERVICE,
             region="GRA11",
@@ -181,42 +206,11 @@ def test_the_self_signed_certificate_is_for_the_addresses_that_users_type(
     assert "localhost" in certificate.inputs["dns_names"]
 
 
-def test_the_scrape_job_is_that_of_the_reference_architecture(prod: Deployment) -> None:
-    scrape = prod.one(mocks.SCRAPE_CONFIG).inputs
-    assert scrape["apiVersion"] == "monitoring.coreos.com/v1alpha1"
-    assert scrape["metadata"] == {"name": "vllm-ministral-0", "namespace": "monitoring"}
-    assert scrape["spec"] == {
-        "jobName": "vllm-ministral",
-        "scheme": "HTTPS",
-        "metricsPath": "/metrics",
-        "scrapeInterval": "15s",
-        "scrapeTimeout": "10s",
-        "fallbackScrapeProtocol": "PrometheusText0.0.4",
-        "authorization": {"type": "Bearer", "credentials": {"name": "vllm-auth-token", "key": "token"}},
-        "staticConfigs": [
-            {
-                "targets": [TARGET],
-                "labels": {"service": "vllm", "model": "ministral", "environment": "production"},
-            }
-        ],
-    }
-
-
-def test_the_scrape_job_follows_its_token_and_the_release_that_brings_its_kind(prod: Deployment) -> None:
-    token = prod.named(mocks.SECRET_OBJECT, "vllm-auth-token")
-    assert {token.urn, prod.one(mocks.RELEASE).urn} <= prod.one(mocks.SCRAPE_CONFIG).needs
-
-
-def test_the_dashboard_is_provisioned_for_the_scrape_job(prod: Deployment) -> None:
-    config_map = prod.named("kubernetes:core/v1:ConfigMap", "vllm-dashboard").inputs
-    assert config_map["metadata"]["labels"] == {"grafana_dashboard": "1"}
-    assert config_map["data"] == {"vllm.json": vllm.build("vllm-ministral")}
-
-
-def test_a_release_that_fails_takes_away_nothing_but_the_scrape_job() -> None:
+def test_a_release_that_fails_takes_away_nothing_but_what_needs_its_kinds() -> None:
     """And Grafana's address: a literal id would be read now, and fail the next preview."""
     deployment = monitoring(failing=mocks.RELEASE)
-    assert [resource.type for resource in deployment.skipped] == [mocks.RELEASE, mocks.SCRAPE_CONFIG]
+    kinds = {resource.type for resource in deployment.skipped}
+    assert kinds == {mocks.RELEASE, mocks.SCRAPE_CONFIG, mocks.PROMETHEUS_RULE}
     assert [read.id for read in deployment.reads] == [mocks.UNKNOWN]
     unknown = {name for name, value in deployment.outputs.items() if value is mocks.UNKNOWN}
     assert unknown == {"grafana_url", "grafana_dashboard_url"}

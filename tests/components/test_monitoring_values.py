@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
+from components import alertmanager_config
 from components.monitoring_values import chart_values
 from tests import shared
-from tests.components.mocks import settings
+from tests.components.mocks import RECEIVERS, settings
 
 ADDRESS = "203.0.113.10"
 
 
 def values(stack: str, address: str | None = None, **changes: str) -> dict[str, Any]:
+    given = settings(stack, **changes)
     return chart_values(
-        settings(stack, **changes).monitoring, certificate_digest="digest", load_balancer_address=address
+        given.monitoring, given.alerts, certificate_digest="digest", load_balancer_address=address
     )
 
 
@@ -65,12 +67,38 @@ def test_targets_that_a_managed_cluster_hides_are_off() -> None:
         assert values("prod")[component] == {"enabled": False}
 
 
-def test_alertmanager_and_the_exporters_run() -> None:
+def test_alertmanager_keeps_its_volume_and_gets_its_configuration() -> None:
+    assert values("prod")["alertmanager"] == {
+        "enabled": True,
+        "config": alertmanager_config.config(settings("prod").alerts),
+        "alertmanagerSpec": {"storage": claim("10Gi")},
+    }
+
+
+def test_files_of_receivers_are_mounted_where_there_are_any() -> None:
+    specification = values("prod", **RECEIVERS)["alertmanager"]["alertmanagerSpec"]
+    assert specification == {"storage": claim("10Gi"), "secrets": ["alertmanager-receivers"]}
+
+
+def test_the_exporters_run_and_alerts_on_what_they_say_go_with_them() -> None:
+    """An alert that cannot fire would be trusted."""
     prod = values("prod")
-    assert prod["alertmanager"] == {"enabled": True, "alertmanagerSpec": {"storage": claim("10Gi")}}
-    assert (prod["nodeExporter"], prod["kubeStateMetrics"]) == ({"enabled": True}, {"enabled": True})
     changed = values("prod", nodeExporter="false", kubeStateMetrics="false")
-    assert (changed["nodeExporter"], changed["kubeStateMetrics"]) == ({"enabled": False}, {"enabled": False})
+    for component in ("nodeExporter", "kubeStateMetrics"):
+        assert (prod[component]["enabled"], changed[component]["enabled"]) == (True, False)
+    assert set(prod["defaultRules"]["rules"].values()) == {True}
+    assert set(changed["defaultRules"]["rules"].values()) == {False}
+    without = values("prod", nodeExporter="false")["defaultRules"]["rules"]
+    assert {name for name, there in without.items() if not there} == {
+        "nodeExporterAlerting",
+        "nodeExporterRecording",
+        "network",
+    }
+
+
+def test_there_are_no_dashboards_of_nodes_that_cannot_be() -> None:
+    systems = values("prod")["nodeExporter"]["operatingSystems"]
+    assert systems == {"aix": {"enabled": False}, "darwin": {"enabled": False}}
 
 
 def test_grafana_keeps_its_volume_and_never_waits_for_itself() -> None:
@@ -163,8 +191,9 @@ UNLISTED = (
 )
 
 
+@pytest.mark.parametrize("receivers", [{}, RECEIVERS], ids=["alone", "with receivers"])
 @pytest.mark.parametrize("stack", ["dev", "prod", "sandbox"])
-def test_the_chart_knows_every_value(stack: str) -> None:
+def test_the_chart_knows_every_value(stack: str, receivers: dict[str, str]) -> None:
     lines = shared.fixture("kube-prometheus-stack-88.5.3-value-keys.tsv").read_text().splitlines()
     table = csv.reader((line for line in lines if not line.startswith("#")), delimiter="\t")
     defaults = {key: default for key, _, default in table}
@@ -174,5 +203,5 @@ def test_the_chart_knows_every_value(stack: str) -> None:
         parents = [path[:index] for index, letter in enumerate(path) if letter == "."]
         return path in defaults or "{}" in map(defaults.get, parents) or path.startswith(UNLISTED)
 
-    sent = values(stack, ADDRESS, prometheusExternalUrl="https://prometheus.example")
+    sent = values(stack, ADDRESS, prometheusExternalUrl="https://prometheus.example", **receivers)
     assert [path for path in paths(sent) if not known(path)] == []

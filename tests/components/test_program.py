@@ -34,11 +34,13 @@ SECRET_OUTPUTS = {
 
 
 def run(stack: str, *, failing: str = "", preview: bool = False) -> Deployment:
-    """Runs the program with what `pulumi config` shows for the stack, and an encrypted Hugging Face token."""
+    """Runs the program with what `pulumi config` shows for the stack, with secrets and receivers."""
     return deploy(
         lambda: runpy.run_path(str(CHECKOUT / "__main__.py"), run_name="__main__"),
-        config=configuration(stack) | {"serviceName": SERVICE, "huggingFaceToken": mocks.HUGGING_FACE_TOKEN},
-        secrets=["huggingFaceToken"],
+        config=configuration(stack)
+        | mocks.RECEIVERS
+        | {"serviceName": SERVICE, "huggingFaceToken": mocks.HUGGING_FACE_TOKEN},
+        secrets=["huggingFaceToken", *mocks.RECEIVER_KEYS],
         stack=stack,
         failing={failing},
         preview=preview,
@@ -104,21 +106,28 @@ def test_prod_keeps_its_reserved_address(deployments: dict[str, Deployment]) -> 
 
 def test_every_series_tells_its_environment(deployments: dict[str, Deployment]) -> None:
     environments = {
-        stack: deployment.one(mocks.SCRAPE_CONFIG).inputs["spec"]["staticConfigs"][0]["labels"]["environment"]
+        stack: {
+            scrape.inputs["spec"]["staticConfigs"][0]["labels"]["environment"]
+            for scrape in deployment.of(mocks.SCRAPE_CONFIG)
+        }
         for stack, deployment in deployments.items()
     }
-    assert environments == {"dev": "development", "prod": "production", "sandbox": "sandbox"}
+    assert environments == {"dev": {"development"}, "prod": {"production"}, "sandbox": {"sandbox"}}
 
 
 def test_prometheus_scrapes_what_the_gate_let_through_with_its_own_token(
     deployments: dict[str, Deployment],
 ) -> None:
     prod = deployments["prod"]
-    scrape = prod.one(mocks.SCRAPE_CONFIG)
+    scrape = prod.named(mocks.SCRAPE_CONFIG, "vllm-ministral-0")
     assert scrape.inputs["spec"]["staticConfigs"][0]["targets"] == [mocks.ENDPOINT.removeprefix("https://")]
+    platform = prod.named(mocks.SCRAPE_CONFIG, "vllm-ministral-platform")
+    app = prod.outputs["app_id"]
+    assert platform.inputs["spec"]["params"]["target"] == [f"https://gra.ai.cloud.ovh.net/v1/app/{app}"]
     # A target of the app itself would move Prometheus to a replacement that does not serve yet.
-    assert prod.one(f"{AI}:Readiness").urn in scrape.needs
-    assert prod.one(f"{AI}:App").urn not in scrape.needs
+    for item in prod.of(mocks.SCRAPE_CONFIG):
+        assert prod.one(f"{AI}:Readiness").urn in item.needs
+        assert prod.one(f"{AI}:App").urn not in item.needs
     token = prod.named(mocks.SECRET_OBJECT, "vllm-auth-token").inputs["data"]
     assert token == Secret({"token": base64.b64encode(mocks.SCRAPER_TOKEN.encode()).decode()})
 
@@ -129,18 +138,18 @@ def kinds(deployment: Deployment) -> set[str]:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_monitoring_waits_for_no_gpu(stack: str) -> None:
-    """A refused app or a gate that fails costs the scrape job and nothing else of the monitoring."""
-    assert kinds(run(stack, failing=f"{AI}:Readiness")) == {
-        f"{AI}:Readiness",
-        f"{AI}:Verdict",
-        mocks.SCRAPE_CONFIG,
-    }
-    assert kinds(run(stack, failing=f"{AI}:App")) == {
-        f"{AI}:App",
-        f"{AI}:Readiness",
-        f"{AI}:Verdict",
-        mocks.SCRAPE_CONFIG,
-    }
+    """A refused app or a gate that fails costs the scrapes and their rules, and nothing else."""
+    watching = {mocks.SCRAPE_CONFIG, mocks.PROMETHEUS_RULE}
+    gate = {f"{AI}:Readiness", f"{AI}:Verdict"}
+    assert kinds(run(stack, failing=f"{AI}:Readiness")) == gate | watching
+    assert kinds(run(stack, failing=f"{AI}:App")) == gate | watching | {f"{AI}:App"}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_exporter_runs_whatever_becomes_of_the_app(stack: str) -> None:
+    deployment = run(stack, failing=f"{AI}:App")
+    for type_ in (mocks.DEPLOYMENT, mocks.NETWORK_POLICY, mocks.CONFIG_MAP, mocks.SERVICE_OBJECT):
+        assert any(item.type == type_ for item in deployment.resources)
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -165,7 +174,8 @@ def test_switching_the_environment_changes_values_and_no_wiring(deployments: dic
         return {(resource.type, resource.name) for resource in deployments[stack].resources}
 
     assert names("dev") < names("prod")
-    assert {type_ for type_, _ in names("prod") - names("dev")} == {
+    more_samplers = {(mocks.SCRAPE_CONFIG, f"vllm-ministral-scrape-{index}") for index in range(2, 6)}
+    assert {type_ for type_, _ in names("prod") - names("dev") - more_samplers} == {
         mocks.USER,
         mocks.OPENSTACK,
         mocks.FLOATING_IP,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container
 from decimal import Decimal
 
@@ -9,7 +10,7 @@ import pytest
 
 from components.generated import SelfSignedCertificateProvider
 from components.setting_types import gibibytes, seconds
-from components.settings import KEYS, Settings, SettingsError, load
+from components.settings import KEYS, AlertSettings, Settings, SettingsError, load
 from tests.components.stacks import SERVICE, configuration, declared
 
 ENVIRONMENT = {"OVH_CLOUD_PROJECT_SERVICE": SERVICE}
@@ -114,6 +115,36 @@ def test_dev_is_cheaper_than_prod() -> None:
             "successThreshold must be 1",
         ),
         ({"grafanaCertificate": "certificate.pem"}, "must be the text of a PEM file"),
+        ({"prometheusExternalUrl": "https:///graph"}, "must be an address such as https://host/path"),
+        ({"prometheusExternalUrl": "prometheus.example"}, "must be an address such as https://host/path"),
+        ({"runbookUrl": "http://"}, "runbookUrl = http://: must be an address such as https://host/path"),
+        ({"aiApiUrl": "gra.ai.cloud.ovh.net"}, "aiApiUrl = gra.ai.cloud.ovh.net: must be an address"),
+        ({"aiApiUrl": "https://host:port"}, "aiApiUrl = https://host:port: must be an address"),
+        ({"platformMetrics": "perhaps"}, "platformMetrics = perhaps: should be a valid boolean"),
+        (
+            {"platformExporterImage": "json-exporter"},
+            "platformExporterImage = json-exporter: must name a tag",
+        ),
+        ({"alertSlackChannel": "alerts"}, 'alertSlackChannel = alerts: must be a channel such as "#alerts"'),
+        ({"alertSlackChannel": "#on call"}, "must be a channel such as"),
+        ({"alertSlackChannel": "#alerts"}, "alertSlackChannel = #alerts: needs alertSlackUrl"),
+        ({"alertEmailTo": "oncall.example.com"}, "must be one or more addresses such as oncall@example.com"),
+        ({"alertEmailTo": "a@example.com b@example.com"}, "with commas between them"),
+        ({"alertEmailTo": "a@example.com"}, "alertEmailFrom: is missing: alertEmailTo needs a sender"),
+        ({"alertEmailTo": "a@example.com"}, "alertSmtpHost: is missing: alertEmailTo needs a mail server"),
+        ({"alertEmailFrom": "a@example.com"}, "alertEmailFrom = a@example.com: needs alertEmailTo"),
+        ({"alertEmailFrom": "alerts"}, "alertEmailFrom = alerts: must be one address"),
+        ({"alertSmtpHost": "smtp.example.com:25"}, "alertSmtpHost = smtp.example.com:25: needs alertEmailTo"),
+        ({"alertSmtpHost": "smtp.example.com"}, "must be host:port, such as smtp.example.com:587"),
+        ({"alertSmtpHost": "smtp://smtp.example.com:587"}, "must be host:port"),
+        ({"alertSmtpHost": "smtp.example.com:587000"}, "must be host:port"),
+        ({"alertSmtpUser": "alerts"}, "alertSmtpUser and alertSmtpPassword go together, or neither"),
+        ({"alertSmtpUser": "alerts "}, "must not begin or end with white space"),
+        ({"alertRoutes": '{"critical": ["slack"]}'}, "critical names slack, which needs alertSlackUrl"),
+        ({"alertRoutes": '{"page": []}'}, "should be 'critical', 'warning' or 'info'"),
+        ({"alertRoutes": '{"critical": ["opsgenie"]}'}, "should be 'webhook', 'slack', 'email' or"),
+        ({"alertRoutes": '{"critical": "slack"}'}, "critical: should be a valid list"),
+        ({"alertRoutes": "slack"}, "alertRoutes = slack: must be a map"),
     ],
 )
 def test_a_mistake_names_key_value_and_what_is_allowed(changes: dict[str, str], expected: str) -> None:
@@ -128,7 +159,122 @@ def test_all_mistakes_are_in_one_message() -> None:
     assert all(key in text for key in ("minReplicas", "image", "clusterRegion", "ovh-vllm:nodes"))
 
 
-@pytest.mark.parametrize("key", ["huggingFaceToken", "grafanaPrivateKey"])
+RECEIVER_SECRETS = {
+    "alertWebhookUrl": "https://example.com/canary",
+    "alertSlackUrl": "https://hooks.slack.com/services/T0/B0/canary",
+    "alertPagerDutyKey": "canary0canary0canary0canary0cana",
+    "alertSmtpPassword": "canary",
+}
+MAIL = {
+    "alertEmailTo": "oncall@example.com, lead@example.com",
+    "alertEmailFrom": "alerts@example.com",
+    "alertSmtpHost": "smtp.example.com:465",
+    "alertSmtpUser": "alerts",
+}
+
+
+def encrypted(changes: dict[str, str]) -> AlertSettings:
+    return settings("prod", changes, secrets=RECEIVER_SECRETS).alerts
+
+
+def test_every_receiver_can_be_set() -> None:
+    alerts = encrypted(RECEIVER_SECRETS | MAIL)
+    assert alerts.receivers == ["webhook", "slack", "email", "pagerduty"]
+    assert alerts.route("critical") == alerts.route("warning") == alerts.receivers
+    assert alerts.route("info") == []
+    assert "canary" not in repr(alerts)
+
+
+def test_by_default_nobody_is_told() -> None:
+    assert settings("prod").alerts.receivers == []
+
+
+@pytest.mark.parametrize("key", RECEIVER_SECRETS)
+def test_white_space_that_came_along_with_a_secret_is_dropped(key: str) -> None:
+    from_file = {**RECEIVER_SECRETS, **MAIL, key: f" {RECEIVER_SECRETS[key]}\n"}
+    field = {
+        "alertWebhookUrl": "alert_webhook_url",
+        "alertSlackUrl": "alert_slack_url",
+        "alertPagerDutyKey": "alert_pager_duty_key",
+        "alertSmtpPassword": "alert_smtp_password",
+    }[key]
+    assert getattr(encrypted(from_file), field).get_secret_value() == RECEIVER_SECRETS[key]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("alertWebhookUrl", "https:///canary", "must be an address such as https://host/path"),
+        ("alertWebhookUrl", "https://example.com/can ary", "must be an address"),
+        ("alertSlackUrl", "hooks.slack.com/services/canary", "must be an address"),
+        ("alertSlackUrl", "https://slack.com/api/canary", "must be an incoming webhook"),
+        ("alertPagerDutyKey", "canary", "must be an integration key of the Events API v2"),
+        ("alertSmtpPassword", "canary\ncanary", "must be one line"),
+    ],
+)
+def test_a_wrong_secret_is_explained_and_not_repeated(key: str, value: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=expected) as error:
+        encrypted({key: value})
+    assert f"ovh-vllm:{key}: " in str(error.value)
+    assert "anary" not in str(error.value)
+
+
+OBJECTIVES = {
+    "timeToFirstToken": {"seconds": 2.5, "percent": 95},
+    "interTokenLatency": {"seconds": 0.1, "percent": 95},
+    "success": {"percent": 99.9},
+    "availability": {"percent": 99.5},
+}
+
+
+def objectives(**changes: object) -> dict[str, str]:
+    return {"serviceLevelObjectives": json.dumps({**OBJECTIVES, **changes})}
+
+
+def test_percents_become_the_ratios_that_were_meant() -> None:
+    made = settings("prod", objectives()).monitoring.service_level_objectives.objectives
+    assert (made.success, made.availability) == (0.999, 0.995)
+    assert (made.time_to_first_token.seconds, made.time_to_first_token.ratio) == (2.5, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"success": {"percent": 100}}, "success.percent: should be less than 100"),
+        ({"success": {"percent": 0}}, "success.percent: should be greater than 0"),
+        ({"success": {}}, "success.percent: Field required"),
+        ({"success": {"ratio": 0.99}}, "success.ratio: Extra inputs are not permitted"),
+        ({"success": 99}, "success: should be a valid dictionary"),
+        ({"latency": {"percent": 99}}, "latency: Extra inputs are not permitted"),
+        # Between two buckets of the histogram nobody counts.
+        (
+            {"timeToFirstToken": {"seconds": 2.4, "percent": 95}},
+            "timeToFirstToken.seconds: 2.4 s is no bucket",
+        ),
+        # Such an objective could never be missed fast enough for an alert.
+        ({"interTokenLatency": {"seconds": 0.1, "percent": 50}}, "interTokenLatency.percent: "),
+        ({"availability": {"percent": 20}}, "availability.percent: "),
+    ],
+)
+def test_an_objective_that_cannot_be_watched_is_refused(changes: dict[str, object], expected: str) -> None:
+    text = mistakes(objectives(**changes))
+    assert "serviceLevelObjectives = {" in text
+    assert expected in text
+
+
+def test_the_platform_has_an_address_in_each_region() -> None:
+    assert settings("prod").ai_api_url == "https://gra.ai.cloud.ovh.net"
+    assert settings("prod", {"region": "BHS"}).ai_api_url == "https://bhs.ai.cloud.ovh.net"
+    assert settings("prod", {"aiApiUrl": "https://ai.example/"}).ai_api_url == "https://ai.example"
+
+
+def test_the_environment_says_where_the_platform_is_when_the_stack_does_not() -> None:
+    environment = {**ENVIRONMENT, "OVH_AI_URL": "https://127.0.0.1:8443"}
+    result = load(configuration("dev"), secret=lambda key: False, environment=environment, stack="dev")
+    assert result.ai_api_url == "https://127.0.0.1:8443"
+
+
+@pytest.mark.parametrize("key", ["huggingFaceToken", "grafanaPrivateKey", *RECEIVER_SECRETS])
 def test_a_secret_in_plain_text_is_refused_and_not_repeated(key: str) -> None:
     text = mistakes({key: "canary"})
     assert f"ovh-vllm:{key}: is in plain text" in text

@@ -1,25 +1,20 @@
-"""The dashboard shows the metrics of the reference architecture, and each expression means something."""
+"""The dashboard can be read: it shows what it should, says how to take it, and is laid out whole."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import promql_parser as promql
 import pytest
 
-from dashboards import vllm
-
-JOB = "vllm-ministral"
-EXPOSITION = (Path(__file__).parents[1] / "fixtures" / "vllm-0.13.0-metrics.txt").read_text()
-"""`/metrics` of a real vLLM 0.13.0."""
-TYPES = dict(re.findall(r"^# TYPE (\S+) (\w+)$", EXPOSITION, re.MULTILINE))
-"""Type of each metric family."""
-SERIES = set(re.findall(r"^([a-zA-Z_:][\w:]*)", EXPOSITION, re.MULTILINE))
-"""Names of all series."""
+from dashboards import bundle, vllm
+from dashboards.target import Latency, Target
+from tests.dashboards.golden import FOLDER, TARGET
 
 ARTICLE = {
     "vllm:time_to_first_token_seconds",
@@ -35,169 +30,272 @@ ARTICLE = {
 }
 """The ten metrics of the reference architecture."""
 
+ROWS = {
+    "Verdict: are the users well served?": 8,
+    "Requests, errors, durations": 9,
+    "Why is TTFT slow?": 6,
+    "Saturation: how close to the limits?": 7,
+    "Throughput and cost": 7,
+    "Capacity and scaling": 6,
+    "Caches": 4,
+    "Monitoring of the monitoring": 10,
+}
+"""Panels of each row."""
 
-@pytest.fixture(scope="module")
-def dashboard() -> dict[str, Any]:
-    built: dict[str, Any] = json.loads(vllm.build(JOB))
+SHARES = "percentunit"
+
+Json = dict[str, Any]
+
+
+def board(target: Target) -> Json:
+    built: Json = json.loads(vllm.build(target))
     return built
 
 
-def panels(dashboard: dict[str, Any]) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def dashboard() -> Json:
+    return board(TARGET)
+
+
+def panels(dashboard: Json) -> list[Json]:
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
-def parse(expression: str) -> promql.Expr:
-    """Grafana fills in its interval when it asks Prometheus."""
-    return promql.parse(expression.replace("$__rate_interval", "1m"))
-
-
-def parts(expression: promql.Expr) -> list[promql.Expr]:
-    """All nodes of an expression, outer ones first."""
-    found: list[promql.Expr] = []
-    promql.walk(expression, found.append)
+def rows(dashboard: Json) -> dict[str, list[Json]]:
+    """The panels below each row."""
+    found: dict[str, list[Json]] = {}
+    for panel in dashboard["panels"]:
+        if panel["type"] == "row":
+            found[panel["title"]] = []
+        else:
+            found[list(found)[-1]].append(panel)
     return found
 
 
-def expressions(dashboard: dict[str, Any]) -> Iterator[promql.Expr]:
-    for panel in panels(dashboard):
-        for target in panel["targets"]:
-            yield parse(target["expr"])
+def panel(dashboard: Json, title: str) -> Json:
+    (found,) = (panel for panel in panels(dashboard) if panel["title"] == title)
+    return found
 
 
-def selectors(expression: promql.Expr) -> list[promql.VectorSelector]:
-    """Selectors of series; a range is the selector inside it."""
-    return [
-        node.vector_selector if isinstance(node, promql.MatrixSelector) else node
-        for node in parts(expression)
-        if isinstance(node, promql.MatrixSelector | promql.VectorSelector)
-    ]
+def expressions(panel: Json) -> list[str]:
+    return [target["expr"] for target in panel.get("targets", ())]
 
 
-def series(expression: promql.Expr) -> set[str]:
-    """Names of the series that an expression reads."""
-    return {selector.name or "" for selector in selectors(expression)}
+def all_expressions(dashboard: Json) -> Iterator[str]:
+    for shown in panels(dashboard):
+        yield from expressions(shown)
+    for annotation in dashboard["annotations"]["list"]:
+        yield annotation["expr"]
 
 
-def calls(expression: promql.Expr, name: str) -> list[promql.Call]:
-    return [node for node in parts(expression) if isinstance(node, promql.Call) and node.func.name == name]
+def selectors(expression: str) -> list[promql.VectorSelector]:
+    """The selectors of an expression; a range is the selector inside it."""
+    found: list[promql.VectorSelector] = []
+
+    def visit(node: promql.Expr) -> None:
+        if isinstance(node, promql.MatrixSelector):
+            found.append(node.vector_selector)
+        elif isinstance(node, promql.VectorSelector):
+            found.append(node)
+
+    promql.walk(promql.parse(expression), visit)
+    return found
 
 
-def family(name: str) -> str:
-    """The metric family of a series: those of a histogram have an ending."""
-    return name if name in TYPES else re.sub("_(bucket|count|sum)$", "", name)
+def matchers(selector: promql.VectorSelector) -> dict[str, str]:
+    return {matcher.name: matcher.value for matcher in selector.matchers.matchers}
 
 
-def test_the_address_is_that_of_the_reference_architecture(dashboard: dict[str, Any]) -> None:
+def limits(panel: Json) -> list[float]:
+    """Numbers at which a panel's colours change."""
+    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    return [step["value"] for step in steps[1:]]
+
+
+def test_the_address_is_that_of_the_reference_architecture(dashboard: Json) -> None:
     assert dashboard["uid"] == vllm.UID == "vllm-ministral-monitoring"
     assert vllm.SLUG == "ministral-14b-vllm-metrics-monitoring"
     # Grafana makes the slug from the title.
     assert re.sub(r"[^a-z0-9]+", "-", dashboard["title"].lower()) == vllm.SLUG
 
 
-def test_it_is_stable_and_of_the_classic_schema(dashboard: dict[str, Any]) -> None:
+def test_it_is_stable_and_of_the_classic_schema(dashboard: Json) -> None:
     """A text that changes by itself would change the ConfigMap in every preview."""
-    assert vllm.build(JOB) == vllm.build(JOB)
+    assert vllm.build(TARGET) == vllm.build(TARGET)
     assert dashboard["schemaVersion"] >= 36
     assert "id" not in dashboard or dashboard["id"] is None
 
 
-def test_it_shows_the_ten_metrics_of_the_reference_architecture(dashboard: dict[str, Any]) -> None:
-    shown = {family(name) for tree in expressions(dashboard) for name in series(tree)}
-    assert shown == ARTICLE
+@pytest.mark.parametrize("name", sorted(bundle.dashboards(TARGET)))
+def test_nothing_changes_unseen(name: str) -> None:
+    golden, built = (FOLDER / name).read_text(), f"{bundle.dashboards(TARGET)[name]}\n"
+    assert golden == built, (
+        f"{name} changed: `python -m tests.dashboards.golden` writes it, git diff shows it"
+    )
 
 
-def test_every_series_exists_in_vllm(dashboard: dict[str, Any]) -> None:
-    for tree in expressions(dashboard):
-        assert series(tree) <= SERIES
+def test_every_dashboard_has_a_golden_file() -> None:
+    assert {path.name for path in FOLDER.glob("*.json")} == set(bundle.dashboards(TARGET))
 
 
-def test_every_label_that_is_kept_exists_in_vllm(dashboard: dict[str, Any]) -> None:
-    for tree in expressions(dashboard):
-        names = series(tree)
-        for node in parts(tree):
-            if isinstance(node, promql.AggregateExpr) and node.modifier is not None:
-                for label in node.modifier.labels:
-                    assert all(re.search(rf"^{name}{{[^}}]*\b{label}=", EXPOSITION, re.M) for name in names)
+def test_it_fits_into_a_config_map() -> None:
+    """Kubernetes takes 1 MiB for a ConfigMap, keys and labels included."""
+    texts = bundle.dashboards(replace(TARGET, job="j" * 253, max_replicas=10)).values()
+    assert sum(len(text.encode()) for text in texts) < 1_000_000
 
 
-def test_every_selector_is_of_the_scrape_job(dashboard: dict[str, Any]) -> None:
-    """Another vLLM in the cluster, or a second job of the same one, must not be counted in."""
-    for tree in expressions(dashboard):
-        for selector in selectors(tree):
-            matchers = [(item.name, str(item.op), item.value) for item in selector.matchers.matchers]
-            assert ("job", str(promql.MatchOp.Equal), JOB) in matchers
+def test_it_shows_the_ten_metrics_of_the_reference_architecture(dashboard: Json) -> None:
+    shown = {selector.name or "" for text in all_expressions(dashboard) for selector in selectors(text)}
+    for family in ARTICLE:
+        assert any(name.startswith(f"replica:{family}") for name in shown), family
 
 
-def test_another_job_gets_a_dashboard_of_its_own() -> None:
-    assert vllm.build("vllm-other") == vllm.build(JOB).replace(JOB + '\\"', 'vllm-other\\"')
+def test_the_rows_go_from_the_verdict_to_the_monitoring_itself(dashboard: Json) -> None:
+    found = rows(dashboard)
+    assert list(found) == list(ROWS)
+    assert {title: len(below) for title, below in found.items()} == ROWS
+    assert sum(ROWS.values()) >= 36
 
 
-def test_counters_are_rated_and_gauges_are_not(dashboard: dict[str, Any]) -> None:
-    for tree in expressions(dashboard):
-        rated = {name for call in calls(tree, "rate") for name in series(call)}
-        for name in series(tree):
-            assert (name in rated) == (TYPES[family(name)] != "gauge")
+def test_only_recorded_series_and_the_monitoring_itself_are_read(dashboard: Json) -> None:
+    """A counter of the scrapes mixes up the replicas: its rate is wrong by factors."""
+    known = re.compile(r"replica:|fleet:|up$|scrape_|prometheus_|alertmanager_|ALERTS$")
+    for text in all_expressions(dashboard):
+        for selector in selectors(text):
+            assert known.match(selector.name or ""), text
 
 
-def test_quantiles_keep_the_bounds_of_the_buckets(dashboard: dict[str, Any]) -> None:
-    """Without `le` a quantile is NaN, and the panel empty."""
-    quantiles = [call for tree in expressions(dashboard) for call in calls(tree, "histogram_quantile")]
-    assert len(quantiles) == 9
-    for call in quantiles:
-        aggregation = call.args[1]
-        assert isinstance(aggregation, promql.AggregateExpr)
-        assert aggregation.modifier is not None
-        assert aggregation.modifier.type == promql.AggModifierType.By
-        assert "le" in aggregation.modifier.labels
-        assert all(name.endswith("_bucket") for name in series(call))
+def test_every_series_about_the_endpoint_is_of_its_job(dashboard: Json) -> None:
+    """A second endpoint in the same Prometheus must not be counted in."""
+    for text in all_expressions(dashboard):
+        for selector in selectors(text):
+            if re.match(r"replica:|fleet:|up$|scrape_", selector.name or ""):
+                assert matchers(selector)["job"] in (TARGET.job, TARGET.platform_job), text
+            if "rule" in (selector.name or ""):
+                assert TARGET.job in matchers(selector)["rule_group"]
 
 
-def test_the_rate_interval_is_grafanas(dashboard: dict[str, Any]) -> None:
-    """A fixed range shows nothing once the scrape interval is longer than half of it."""
-    for panel in panels(dashboard):
-        for target in panel["targets"]:
-            assert target["expr"].count("rate(") == target["expr"].count("[$__rate_interval]")
-            assert target["expr"].count("[") == target["expr"].count("[$__rate_interval]")
+def test_windows_do_not_follow_the_zoom(dashboard: Json) -> None:
+    """A window of four scrapes, which `$__rate_interval` may be, misses replicas."""
+    for text in all_expressions(dashboard):
+        assert set(re.findall(r"\$[a-z_]\w*", text)) <= {"$model", "$replica"}
+        assert set(re.findall(r"(?<=increase\()[^()]*\[(\w+)\]", text)) <= {"5m"}
 
 
-def test_units_fit_what_is_shown(dashboard: dict[str, Any]) -> None:
-    for panel in panels(dashboard):
-        defaults = panel["fieldConfig"]["defaults"]
-        shown = {family(name) for target in panel["targets"] for name in series(parse(target["expr"]))}
-        match sorted(shown):
-            case [name] if name.endswith("_seconds"):
-                assert defaults["unit"] == "s"
-            case ["vllm:kv_cache_usage_perc"]:
-                # vLLM's 1 is 100 %.
-                assert (defaults["unit"], defaults["max"]) == ("percentunit", 1)
-            case ["vllm:request_success_total"]:
-                assert defaults["unit"] == "reqps"
-            case _:
-                assert defaults["unit"] == "short"
-        assert defaults["min"] == 0
+def test_the_variables_choose_models_and_replicas(dashboard: Json) -> None:
+    model, replica = dashboard["templating"]["list"]
+    for variable, label in ((model, "model_name"), (replica, "replica")):
+        assert variable["type"] == "query"
+        assert re.fullmatch(rf"label_values\(replica:.+\{{.+\}}, {label}\)", variable["query"])
+        assert TARGET.selector in variable["query"]
+        assert (variable["multi"], variable["includeAll"]) == (True, True)
+        assert variable["current"]["value"] == ["$__all"]
+        # With All, a replica that is born after the page was opened is shown as well.
+        assert variable["allValue"] == ".*"
+        assert variable["datasource"]["uid"] == "prometheus"
+    assert (model["name"], replica["name"]) == ("model", "replica")
+    assert '"$model"' in replica["query"]
 
 
-def test_every_panel_has_title_description_and_the_provisioned_datasource(dashboard: dict[str, Any]) -> None:
+def test_the_verdict_is_on_the_whole_fleet(dashboard: Json) -> None:
+    verdict, *others = rows(dashboard).values()
+    assert not any("$" in text for shown in verdict for text in expressions(shown))
+    for below in others[:3]:
+        assert any("$replica" in text for shown in below for text in expressions(shown))
+
+
+def test_what_is_shown_by_replica_follows_the_variables(dashboard: Json) -> None:
+    for shown in panels(dashboard):
+        if shown["title"] == "Replicas that came and went":
+            continue
+        for text in expressions(shown):
+            # Whether a replica is there at all does not depend on what is chosen.
+            for selector in selectors(text.split(" and on (replica) ")[0]):
+                name = selector.name or ""
+                if name.startswith("replica:"):
+                    chosen = matchers(selector)
+                    assert chosen["replica"] == "$replica", text
+                    # Without a label to match, choosing a model would empty the panel.
+                    assert ("model_name" in chosen) == name.startswith("replica:vllm:"), text
+
+
+@pytest.mark.parametrize(
+    "title", ["Time to first token", "Inter-token latency", "Time per output token", "End-to-end latency"]
+)
+def test_latencies_have_their_quantiles_and_their_mean(dashboard: Json, title: str) -> None:
+    shown = panel(dashboard, title)
+    assert [target["legendFormat"] for target in shown["targets"]] == ["p50", "p95", "p99", "mean"]
+    for quantile, text in zip((0.5, 0.95, 0.99), expressions(shown), strict=False):
+        assert text.startswith(f"histogram_quantile({quantile}, ")
+    assert re.search(r"_sum\{.+/ clamp_min\(.+_count\{", expressions(shown)[3])
+
+
+def test_every_panel_says_how_to_read_it(dashboard: Json) -> None:
     shown = panels(dashboard)
-    assert len({panel["title"] for panel in shown}) == len(shown)
-    for panel in shown:
-        assert len(panel["description"]) > 20
+    assert len({one["title"] for one in shown}) == len(shown)
+    for one in shown:
+        assert re.fullmatch(r".{80,}\.", one["description"]), one["title"]
         # The uid that the chart gives its datasource.
-        assert panel["datasource"] == {"type": "prometheus", "uid": "prometheus"}
+        assert one["datasource"] == {"type": "prometheus", "uid": "prometheus"}
+        assert one["fieldConfig"]["defaults"]["unit"]
+        assert one["fieldConfig"]["defaults"]["noValue"]
 
 
-def test_queries_of_a_panel_can_be_told_apart(dashboard: dict[str, Any]) -> None:
-    for panel in panels(dashboard):
-        targets = panel["targets"]
+def test_panels_have_numbers_for_their_addresses(dashboard: Json) -> None:
+    assert [panel["id"] for panel in dashboard["panels"]] == list(range(1, len(dashboard["panels"]) + 1))
+
+
+def test_all_kinds_of_panels_are_used_where_they_fit(dashboard: Json) -> None:
+    kinds = Counter(panel["type"] for panel in panels(dashboard))
+    assert set(kinds) == {
+        *("timeseries", "stat", "gauge", "bargauge", "heatmap", "table"),
+        "state-timeline",
+    }
+    assert [one["title"] for one in panels(dashboard) if one["type"] == "heatmap"] == [
+        "Time to first token, distribution"
+    ]
+
+
+def test_legends_are_shown(dashboard: Json) -> None:
+    """The library hides them if it is not told."""
+    for shown in panels(dashboard):
+        if shown["type"] in ("timeseries", "state-timeline"):
+            assert shown["options"]["legend"]["showLegend"] is True
+        if shown["type"] == "heatmap":
+            assert shown["options"]["legend"]["show"] is True
+
+
+def test_queries_of_a_panel_can_be_told_apart(dashboard: Json) -> None:
+    for shown in panels(dashboard):
+        targets = shown["targets"]
         for key in ("refId", "legendFormat"):
-            assert len({target[key] for target in targets}) == len(targets)
+            assert len({target[key] for target in targets}) == len(targets), shown["title"]
             assert all(target[key] for target in targets)
 
 
-def test_panels_do_not_overlap(dashboard: dict[str, Any]) -> None:
+def test_a_legend_names_labels_that_the_query_keeps(dashboard: Json) -> None:
+    """Others would be empty, and all series have the same name."""
+    for shown in panels(dashboard):
+        for target in shown["targets"]:
+            for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+                kept = rf'by \([^)]*\b{label}\b[^)]*\)|label_replace\(.+"{label}"'
+                assert re.search(kept, target["expr"]), shown["title"]
+
+
+def test_single_values_ask_for_now_and_lines_for_the_range(dashboard: Json) -> None:
+    for shown in panels(dashboard):
+        instant = {bool(target.get("instant")) for target in shown["targets"]}
+        match shown["type"]:
+            case "gauge" | "bargauge" | "table":
+                assert instant == {True}
+            case "timeseries" | "heatmap" | "state-timeline":
+                assert instant == {False}
+
+
+def test_panels_do_not_overlap_and_rows_are_full(dashboard: Json) -> None:
     taken: set[tuple[int, int]] = set()
-    for panel in dashboard["panels"]:
-        place = panel["gridPos"]
+    for shown in dashboard["panels"]:
+        place = shown["gridPos"]
         cells = {
             (x, y)
             for x in range(place["x"], place["x"] + place["w"])
@@ -206,3 +304,168 @@ def test_panels_do_not_overlap(dashboard: dict[str, Any]) -> None:
         assert not cells & taken
         assert max(x for x, _ in cells) < 24
         taken |= cells
+    height = max(y for _, y in taken) + 1
+    assert len(taken) == 24 * height
+
+
+def test_colours_are_never_grafanas_own(dashboard: Json) -> None:
+    """Without thresholds it turns red at 80, whatever the unit."""
+    for shown in panels(dashboard):
+        first, *others = shown["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        assert first["value"] is None
+        assert limits(shown) == sorted(set(limits(shown)))
+        style = shown["fieldConfig"]["defaults"].get("custom", {}).get("thresholdsStyle", {}).get("mode")
+        if shown["type"] == "timeseries":
+            assert style == ("dashed" if others else "off")
+
+
+def test_axes_of_shares_are_not_left_to_the_data(dashboard: Json) -> None:
+    """Else 0.1 % fills the panel as 90 % would."""
+    for shown in panels(dashboard):
+        defaults = shown["fieldConfig"]["defaults"]
+        if defaults["unit"] == SHARES:
+            top = defaults.get("max") or defaults["custom"]["axisSoftMax"]
+            assert defaults["min"] == 0, shown["title"]
+            assert 0 < top <= 1, shown["title"]
+            assert all(0 < value <= 1 for value in limits(shown))
+
+
+def test_single_shares_have_limits(dashboard: Json) -> None:
+    for shown in panels(dashboard):
+        if shown["fieldConfig"]["defaults"]["unit"] == SHARES and shown["type"] != "timeseries":
+            assert limits(shown), shown["title"]
+
+
+def test_objectives_are_drawn_where_they_count() -> None:
+    objectives = replace(
+        TARGET.objectives,
+        time_to_first_token=Latency(2.5, 0.9),
+        inter_token_latency=Latency(0.05, 0.99),
+        success=0.97,
+    )
+    built = board(replace(TARGET, objectives=objectives))
+    assert limits(panel(built, "Time to first token")) == [2.5]
+    assert limits(panel(built, "Queue and prefill against TTFT, p95")) == [2.5]
+    assert limits(panel(built, "Inter-token latency")) == [0.05]
+    assert limits(panel(built, "Failed share")) == [0.03]
+    attained = panel(built, "Objectives attained, 7 days")
+    promised = {
+        override["matcher"]["options"]: override["properties"][0]["value"]["steps"][1]["value"]
+        for override in attained["fieldConfig"]["overrides"]
+    }
+    assert promised == {
+        "time_to_first_token": 0.9,
+        "inter_token_latency": 0.99,
+        "success": 0.97,
+        "availability": 0.995,
+    }
+
+
+@pytest.mark.parametrize(("seconds", "bound"), [(1, "1.0"), (0.5, "0.5"), (2.5, "2.5"), (40, "40.0")])
+def test_goodput_asks_for_the_bucket_as_prometheus_names_it(seconds: float, bound: str) -> None:
+    """`le="1"` matches nothing: Prometheus 3 writes bounds as floats."""
+    objectives = replace(TARGET.objectives, time_to_first_token=Latency(seconds, 0.95))
+    in_time, _ = expressions(panel(board(replace(TARGET, objectives=objectives)), "Goodput"))
+    assert matchers(selectors(in_time)[0])["le"] == bound
+
+
+def test_the_scalers_bounds_are_drawn() -> None:
+    built = board(replace(TARGET, min_replicas=2, max_replicas=6, running_target=40))
+    for title in ("Running requests by replica", "Mean of running requests"):
+        assert limits(panel(built, title)) == [40]
+    assert {"vector(2)", "vector(6)"} <= set(expressions(panel(built, "Replicas")))
+    assert expressions(panel(built, "Load of the largest fleet"))[0].endswith("/ 240")
+    assert limits(panel(built, "Replicas seen and ready")) == [2]
+
+
+def test_no_target_is_drawn_that_is_not_of_running_requests() -> None:
+    """A target of 0.8 (of the KV cache) among 50 running requests would say that all is lost."""
+    built = board(replace(TARGET, running_target=None))
+    for title in ("Running requests by replica", "Mean of running requests"):
+        assert limits(panel(built, title)) == []
+    assert "Load of the largest fleet" not in [one["title"] for one in panels(built)]
+    test_panels_do_not_overlap_and_rows_are_full(built)
+
+
+def test_births_and_deaths_are_marked_and_counted(dashboard: Json) -> None:
+    marks = {annotation["name"]: annotation for annotation in dashboard["annotations"]["list"]}
+    assert list(marks) == ["Replica appeared", "Replica gone", "Alert"]
+    assert marks["Replica appeared"]["expr"] != marks["Replica gone"]["expr"]
+    assert [mark["enable"] for mark in marks.values()] == [True, True, False]
+    assert all(mark["datasource"]["uid"] == "prometheus" for mark in marks.values())
+    appeared, gone = expressions(panel(dashboard, "Replicas that came and went"))
+    assert appeared.startswith("count(")
+    assert gone.startswith("-count(")
+
+
+def test_costs_are_those_of_the_price() -> None:
+    hour, generated, _ = (
+        expressions(shown)[index]
+        for shown, index in (
+            (panel(board(replace(TARGET, replica_eur_per_hour=1.55)), title), index)
+            for title, index in (
+                ("Cost per hour", 0),
+                ("Cost per million tokens", 0),
+                ("Cost per million tokens", 1),
+            )
+        )
+    )
+    assert hour.endswith("* 1.55")
+    # Euro per hour, by what is generated in an hour: twelve times five minutes.
+    assert "* 1.55 * 1e6 / (clamp_min(" in generated
+    assert generated.endswith("* 12)")
+
+
+def test_an_unknown_price_is_said_in_words() -> None:
+    """A query with a price of None would be an error in the panel."""
+    built = board(replace(TARGET, replica_eur_per_hour=None))
+    assert '"currencyEUR"' not in json.dumps(built)
+    (text,) = (one for one in panels(built) if one["type"] == "text")
+    assert "price" in text["options"]["content"]
+    assert not text.get("targets")
+    assert not any("None" in expression for expression in all_expressions(built))
+    test_panels_do_not_overlap_and_rows_are_full(built)
+
+
+def test_a_platform_that_is_not_asked_is_not_shown() -> None:
+    built = board(replace(TARGET, platform_metrics=False))
+    for text in all_expressions(built):
+        assert "replicas_ready" not in text
+        assert TARGET.platform_job not in text
+    assert "replicas_ready" in vllm.build(TARGET)
+
+
+def test_what_may_have_no_series_still_has_a_value(dashboard: Json) -> None:
+    """No 5xx, no alert and no replica are 0, not an empty panel."""
+    for title in ("Failed share", "Firing alerts", "Replicas that came and went"):
+        assert any("or vector(0)" in text for text in expressions(panel(dashboard, title)))
+    assert "or vector(0)" in expressions(panel(dashboard, "Replicas seen and ready"))[0]
+    assert "or on ()" in expressions(panel(dashboard, "Alerts"))[0]
+
+
+def test_no_division_by_nothing(dashboard: Json) -> None:
+    """0 / 0 is NaN, and Grafana draws a gap where 0 is meant."""
+    for text in all_expressions(dashboard):
+        for divisor in re.findall(r"/ (?=(.+))", text):
+            assert re.match(
+                r"\d|(on \(\w*\) )?(group_left \(\) )?\(?clamp_min\(|prometheus_rule_group_interval", divisor
+            ), text
+
+
+@pytest.mark.parametrize(("runbooks", "links"), [("https://example.com/runbooks", 1), ("docs/runbooks", 0)])
+def test_only_an_address_is_linked(runbooks: str, links: int) -> None:
+    """A path of the repository leads nowhere from Grafana."""
+    found = board(replace(TARGET, runbooks=runbooks)).get("links") or []
+    assert [link["url"] for link in found] == [runbooks] * links
+
+
+def test_a_row_of_the_table_is_a_replica_that_lives(dashboard: Json) -> None:
+    """Counters tell of the last five minutes, so of replicas that are gone: rows of nothing else."""
+    for text in expressions(panel(dashboard, "Replicas one by one")):
+        assert "[1m]" in text
+        assert ("[5m]" in text) == (" and on (replica) count by (replica)" in text)
+
+
+def test_colours_of_the_heatmap_follow_the_counts(dashboard: Json) -> None:
+    """With the library's exponent of 0 every cell has the colour of the highest."""
+    assert panel(dashboard, "Time to first token, distribution")["options"]["color"]["exponent"] == 0.5

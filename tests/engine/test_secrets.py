@@ -29,9 +29,9 @@ from sandbox import processes
 from sandbox.engine import Engine
 from sandbox.project import CHECKOUT
 from sandbox.sandbox import Sandbox
+from tests.engine.cluster import kubernetes_client
 from tests.engine.conftest import CANARY, Deployment, loud
 from tests.engine.meanwhile import meanwhile
-from tests.sandbox_cluster.clusters import tls
 
 # Several updates belong to one fixture, and other tests run at the same time.
 pytestmark = pytest.mark.timeout(900)
@@ -359,11 +359,8 @@ def in_services(sandbox: Sandbox) -> dict[str, bytes]:
 def in_cluster(engine: Engine, directory: Path) -> dict[str, bytes]:
     """Every object of the cluster, Secrets without their data, and what Helm's records of releases hold."""
     outputs = engine.outputs("sandbox")
-    context = tls(outputs["kubeconfig"], directory)
-    server = re.search(r"server: (\S+)", outputs["kubeconfig"])
-    assert server is not None
     places = {}
-    with httpx.Client(base_url=server[1], verify=context) as client:
+    with kubernetes_client(outputs["kubeconfig"], directory) as client:
 
         def get(path: str) -> Any:
             return client.get(path).raise_for_status().json()
@@ -469,8 +466,8 @@ def test_files_that_hold_secrets_are_few_and_for_their_owner_only(
 
     account = {"application secret", "consumer key", "passphrase"}
     assert holders.pop("connection.json") == holders.pop("env") == account
-    # Prometheus cannot scrape without a token.
-    assert {Path(path).name for path in holders} == {"prometheus.yml"}
+    # Prometheus cannot scrape without a token, nor the exporter ask the platform.
+    assert {Path(path).name for path in holders} == {"prometheus.yml", "token"}
     assert set().union(*holders.values()) <= {"vllm-scraper-token-1", "vllm-scraper-token-2"}
 
 

@@ -6,7 +6,6 @@ Callers ask the address that they were told last: that of the update that has re
 from __future__ import annotations
 
 import datetime
-import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
@@ -18,11 +17,11 @@ import httpx
 import pytest
 
 from sandbox.engine import EngineError
+from tests.engine.cluster import kubernetes_client
 from tests.engine.conftest import Deployment
 from tests.engine.fleet import until
 from tests.engine.meanwhile import meanwhile
 from tests.engine.traffic import Answer, Callers, now
-from tests.sandbox_cluster.clusters import tls
 
 NAME = "vllm-next"
 """Name of the new app: no call changes the name of a living one."""
@@ -120,10 +119,7 @@ def moves(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> I
     prometheus = sandbox.addresses()[0].prometheus
     outputs = engine.outputs("sandbox")
     trusted = ssl.create_default_context(cafile=sandbox.connection.ca_bundle)
-    server = re.search(r"server: (\S+)", outputs["kubeconfig"])
-    assert server is not None
-    access = tls(outputs["kubeconfig"], tmp_path_factory.mktemp("kubernetes"))
-    kubernetes = httpx.Client(base_url=server[1], verify=access, trust_env=False)
+    kubernetes = kubernetes_client(outputs["kubeconfig"], tmp_path_factory.mktemp("kubernetes"))
 
     def targets() -> set[str]:
         items = kubernetes.get(SCRAPE_CONFIGS).raise_for_status().json()["items"]
@@ -132,7 +128,7 @@ def moves(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> I
             for item in items
             for static in item["spec"]["staticConfigs"]
             for target in static["targets"]
-            if item["metadata"]["name"].startswith("vllm-")
+            if "sampler" in static["labels"]
         }
 
     def recorded() -> list[tuple[str, str, Any]]:

@@ -20,11 +20,11 @@ from components.ai_deploy.api import AiDeploy
 from components.ai_deploy.client import OvhClient
 from components.ai_deploy.credentials import find_credentials
 from sandbox.smoke import Addresses
+from tests.engine.cluster import kubernetes_client
 from tests.engine.conftest import Deployment
 from tests.engine.fleet import until
 from tests.engine.meanwhile import meanwhile
 from tests.engine.traffic import Answer, Callers
-from tests.sandbox_cluster.clusters import tls
 
 # Several updates belong to one fixture, and other tests run at the same time.
 pytestmark = pytest.mark.timeout(900)
@@ -204,12 +204,6 @@ def rotation(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -
         for token in strangers:
             api.delete_token(token)
         kubernetes.close()
-
-
-def kubernetes_client(kubeconfig: str, directory: Path) -> httpx.Client:
-    server = re.search(r"server: (\S+)", kubeconfig)
-    assert server is not None
-    return httpx.Client(base_url=server[1], verify=tls(kubeconfig, directory))
 
 
 def patch(client: httpx.Client, path: str, spec: dict[str, Any]) -> None:

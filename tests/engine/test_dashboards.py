@@ -1,0 +1,124 @@
+"""What Grafana would show of an endpoint under load: every query has an answer, and the answers are true."""
+
+from __future__ import annotations
+
+import math
+import os
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from dashboards.page import Page, render
+from tests import browser
+from tests.engine.cluster import kubernetes_client
+from tests.engine.conftest import Deployment
+from tests.engine.fleet import until
+from tests.engine.load import load
+
+pytestmark = pytest.mark.timeout(600)
+
+REPLICAS = 3
+CALLERS = 160
+"""More than 50 for each replica: the scaler goes to its maximum and stays there."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A deployment whose replicas have worked for a while."""
+
+    prometheus: httpx.Client
+    dashboards: dict[str, str]
+    """What the sidecar finds in the cluster, by file name."""
+    page: Page
+
+    def ask(self, expression: str) -> list[float]:
+        """Values of an expression now."""
+        answer = self.prometheus.get("/api/v1/query", params={"query": expression}).raise_for_status()
+        return [float(series["value"][1]) for series in answer.json()["data"]["result"]]
+
+
+@pytest.fixture(scope="module")
+def loaded(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
+    outputs = deployment.engine.outputs("sandbox")
+    trusted = ssl.create_default_context(cafile=deployment.sandbox.connection.ca_bundle)
+    address = deployment.sandbox.addresses()[0].prometheus
+    with (
+        kubernetes_client(outputs["kubeconfig"], tmp_path_factory.mktemp("kubernetes")) as kubernetes,
+        httpx.Client(base_url=address) as prometheus,
+        load(outputs, trusted, CALLERS),
+    ):
+        maps = kubernetes.get("/api/v1/configmaps", params={"labelSelector": "grafana_dashboard=1"})
+        ours = [item for item in maps.raise_for_status().json()["items"] if "vllm.json" in item["data"]]
+        dashboards: dict[str, str] = ours[0]["data"]
+        seen = Loaded(prometheus, dashboards, Page("", 0, (), {}))
+        until(lambda: seen.ask("fleet:vllm:replicas_seen") == [REPLICAS], "every replica seen", 120)
+        until(lambda: seen.ask("fleet:vllm:replicas_ready") == [REPLICAS], "every replica ready", 60)
+        until(lambda: len(seen.ask("fleet:slo_budget_left:ratio7d")) == 4, "four objectives", 60)
+        # A line has points every 15 s, as Grafana asks for them.
+        history = 'count_over_time(fleet:slo_budget_left:ratio7d{slo="success"}[5m]) * 5 >= 45'
+        until(lambda: seen.ask(history), "a history to draw", 120)
+        yield Loaded(prometheus, dashboards, render(dashboards, address, seconds=300))
+
+
+def test_no_panel_is_empty(loaded: Loaded) -> None:
+    assert loaded.page.errors == {}
+    assert list(loaded.page.empty) == []
+    assert loaded.page.panels >= 36
+
+
+def test_no_query_answers_nan(loaded: Loaded) -> None:
+    """A ratio of nothing to nothing is drawn as a gap, and a stat shows NaN."""
+    answers = loaded.page.answers
+    assert {name for name, values in answers.items() if not values} == set()
+    assert {name for name, values in answers.items() if any(map(math.isnan, values))} == set()
+
+
+def test_replicas_are_counted_and_each_has_its_own_series(loaded: Loaded) -> None:
+    births = loaded.ask("replica:vllm:generation_tokens_created")
+    assert len(set(births)) == len(births) >= REPLICAS
+    assert all(time.time() - 3600 < birth < time.time() for birth in births)
+
+
+def test_rates_are_those_of_the_fleet(loaded: Loaded) -> None:
+    """What the fleet is said to generate is what it can: the plain rate says many times that."""
+    [tokens] = loaded.ask("sum(increase(replica:vllm:generation_tokens_total[1m]))")
+    [requests] = loaded.ask("sum(increase(replica:vllm:request_generation_tokens_count[1m]))")
+    assert requests > 0
+    assert 20 <= tokens / requests <= 300
+
+
+def test_nothing_is_wrong_with_an_endpoint_that_works(loaded: Loaded) -> None:
+    firing = loaded.ask('count by (alertname) (ALERTS{alertstate="firing", alertname=~"Vllm.*"})')
+    assert firing == []
+
+
+def test_rules_are_evaluated_in_time(loaded: Loaded) -> None:
+    groups = loaded.prometheus.get("/api/v1/rules").raise_for_status().json()["data"]["groups"]
+    ours = [group for group in groups if group["name"].startswith("vllm-ministral")]
+    assert ours
+    wrong: list[Any] = [
+        (rule["name"], rule.get("lastError"))
+        for group in ours
+        for rule in group["rules"]
+        if rule["health"] != "ok"
+    ]
+    assert wrong == []
+
+
+def test_a_browser_draws_every_panel(loaded: Loaded, tmp_path: Path) -> None:
+    """With SCREENSHOTS=docs/images the picture is the one of the documentation."""
+    chromium = browser.find(tmp_path / "profile")
+    page = tmp_path / "dashboards.html"
+    page.write_text(loaded.page.html)
+    body = chromium.render(page).body
+    assert (body["data-empty"], body["data-errors"]) == ("0", "0")
+    assert "data-failures" not in body
+    assert body["data-drawn"] == body["data-panels"] == str(loaded.page.panels)
+    directory = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    chromium.screenshot(page, directory / "dashboard.png", width=1400, height=5000)
