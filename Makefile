@@ -10,7 +10,7 @@ unexport SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox sandbox-down sandbox-status recover test lint types unit prove clean
+.PHONY: help sandbox sandbox-down sandbox-status dashboards recover test lint types unit verify-chart prove clean
 
 help: ## Lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ sandbox-down: $(VENV)/.ready ## Destroys the sandbox stack and ends every proces
 
 sandbox-status: $(VENV)/.ready ## Tells what runs in the sandbox and what it would cost
 	@$(SANDBOX) status
+
+dashboards: $(VENV)/.ready ## Writes the dashboards with the sandbox's data as one HTML page: make dashboards [RANGE=15m] [OUTPUT=page.html]
+	@$(SANDBOX) dashboards $(if $(RANGE),--range $(RANGE)) $(if $(OUTPUT),--output $(OUTPUT))
 
 recover: ## The way back after a killed or interrupted update: make recover STACK=dev
 	@test -n "$(STACK)" || { echo "which stack? make recover STACK=dev" >&2; exit 2; }
@@ -46,7 +49,12 @@ unit: $(VENV)/.ready
 	@$(RUN) -m sandbox.toolchain
 	@$(RUN) -m pytest -n 2 --dist loadfile
 
+verify-chart: $(VENV)/.ready ## Checks the values against the real chart: make verify-chart CHART=<folder, archive or oci://…>
+	@$(RUN) -m sandbox.toolchain
+	@$(RUN) -m pytest tests/chart --chart-required
+
 prove: $(VENV)/.ready ## The long proofs; results go to docs/proof
+	@$(RUN) -m tests.prove.accuracy
 	@$(RUN) -m tests.prove.faults
 
 clean: ## Removes the virtual environment and caches of this checkout (run `make sandbox-down` first)
