@@ -121,4 +121,4 @@ def test_a_browser_draws_every_panel(loaded: Loaded, tmp_path: Path) -> None:
     assert "data-failures" not in body
     assert body["data-drawn"] == body["data-panels"] == str(loaded.page.panels)
     directory = Path(os.environ.get("SCREENSHOTS", tmp_path))
-    chromium.screenshot(page, directory / "dashboard.png", width=1400, height=5000)
+    chromium.screenshot(page, directory / "dashboard.png", width=1400, height=5600)
