@@ -89,7 +89,13 @@ def _inhibitions() -> Iterator[dict[str, Any]]:
     )
     yield _inhibition(
         ["alertname = VllmScrapeDown"],
-        ["alertname =~ Vllm.+", "alertname != VllmScrapeDown", "severity =~ warning|info"],
+        [
+            # The chart's, on any job of which scrapes fail.
+            "alertname =~ Vllm.+|TargetDown",
+            # What may be the cause, and what has another one.
+            "alertname !~ VllmAppNotRunning|VllmPrometheus.+|VllmRules.+",
+            "severity =~ warning|info",
+        ],
         ["job"],
     )
     yield _inhibition(

@@ -151,7 +151,8 @@ class MonitoringStack(pulumi.ComponentResource):
         answered; everything but the scrapes and the rules about them waits for nothing.
         """
         EndpointMonitoring(
-            target.job,
+            # Not the job's name: a changed modelLabel would make objects with fixed names beside themselves.
+            "vllm",
             target,
             self._settings,
             namespace=self._namespace.metadata.name,
@@ -159,6 +160,7 @@ class MonitoringStack(pulumi.ComponentResource):
             host=host,
             token=token,
             app=app,
+            before=self._name,
             opts=self._inside,
         )
 

@@ -31,7 +31,8 @@ def exporter_config() -> str:
     status: dict[str, Any] = {
         "name": "ai_deploy_app",
         "type": "object",
-        # Not the whole app: the exporter logs what it cannot read, and an app has environment variables.
+        # Not the whole app: the exporter logs where it finds nothing, and an app has environment variables.
+        # Only an answer that has no status at all is logged as a whole.
         "path": "{.status}",
         # Lower case is what it reads; an unknown key would be ignored.
         "valuetype": "gauge",
@@ -72,15 +73,10 @@ class PlatformExporter(pulumi.ComponentResource):
         *,
         namespace: pulumi.Input[str],
         image: str,
-        token_secret: str,
-        token: pulumi.Resource,
+        token: kubernetes.core.v1.Secret,
         opts: pulumi.ResourceOptions,
     ) -> None:
-        """Declares the exporter, with the Bearer token under the key `token` of the Secret `token_secret`.
-
-        `token` is that Secret. Its name is not read from it: a changed Secret is replaced, and would take the
-        Deployment along.
-        """
+        """Declares the exporter; the Secret `token` has the Bearer token under the key `token`."""
         super().__init__("ovh-vllm:components:PlatformExporter", name, None, opts)
         inside = pulumi.ResourceOptions(parent=self)
         selector = {"app.kubernetes.io/name": NAME}
@@ -96,25 +92,10 @@ class PlatformExporter(pulumi.ComponentResource):
                 # It reads its configuration at start only.
                 "annotations": {"checksum/config": hashlib.sha256(text.encode()).hexdigest()},
             },
-            "spec": _pod(image, token_secret),
+            "spec": _pod(image, token.metadata.name),
         }
-        kubernetes.apps.v1.Deployment(
-            name,
-            metadata=metadata,
-            spec={"replicas": 1, "selector": {"match_labels": selector}, "template": pod},
-            opts=inside.merge(pulumi.ResourceOptions(depends_on=[config, token])),
-        )
-        kubernetes.core.v1.Service(
-            f"{name}-service",
-            metadata=metadata,
-            spec={
-                "selector": selector,
-                "ports": [{"name": "http", "port": PORT, "target_port": "http", "protocol": "TCP"}],
-            },
-            opts=inside,
-        )
         # It sends its token to whatever address a caller names.
-        kubernetes.networking.v1.NetworkPolicy(
+        policy = kubernetes.networking.v1.NetworkPolicy(
             f"{name}-callers",
             metadata=metadata,
             spec={
@@ -129,10 +110,25 @@ class PlatformExporter(pulumi.ComponentResource):
             },
             opts=inside,
         )
+        kubernetes.apps.v1.Deployment(
+            name,
+            metadata=metadata,
+            spec={"replicas": 1, "selector": {"match_labels": selector}, "template": pod},
+            opts=inside.merge(pulumi.ResourceOptions(depends_on=[config, token, policy])),
+        )
+        kubernetes.core.v1.Service(
+            f"{name}-service",
+            metadata=metadata,
+            spec={
+                "selector": selector,
+                "ports": [{"name": "http", "port": PORT, "target_port": "http", "protocol": "TCP"}],
+            },
+            opts=inside,
+        )
         self.register_outputs({"address": self.address})
 
 
-def _pod(image: str, token_secret: str) -> dict[str, Any]:
+def _pod(image: str, token_secret: pulumi.Input[str]) -> dict[str, Any]:
     probe = {"httpGet": {"path": "/", "port": "http"}}
     return {
         "automountServiceAccountToken": False,

@@ -84,6 +84,16 @@ def _scrape_timeout(timeout: str, interval: str) -> str | None:
     return f"must not exceed scrapeInterval ({interval})" if seconds(timeout) > seconds(interval) else None
 
 
+_OBJECTIVES_PERIOD = "7d"
+
+
+def _retention(retention: str) -> str | None:
+    # What is shorter is an objective over something else, without a word.
+    if seconds(retention) < seconds(_OBJECTIVES_PERIOD):
+        return f"must be at least {_OBJECTIVES_PERIOD}, the period of serviceLevelObjectives"
+    return None
+
+
 def _retention_size(size: str, volume: int) -> str | None:
     limit = 0.85 * volume
     if not gibibytes(size):
@@ -199,6 +209,7 @@ RULES: tuple[Rule, ...] = (
     Rule("grafanaKeepAddress", ("grafana_keep_address", "grafana_reserved_address"), _kept_address),
     Rule("grafanaPrivateKey", ("grafana_certificate", "grafana_private_key"), _certificate_pair),
     Rule("scrapeTimeout", ("scrape_timeout", "scrape_interval"), _scrape_timeout),
+    Rule("prometheusRetention", ("prometheus_retention",), _retention),
     Rule("serviceLevelObjectives", ("service_level_objectives",), _objectives),
     Rule(
         "alertRoutes",

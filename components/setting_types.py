@@ -95,6 +95,13 @@ def _url(value: str) -> str:
     return value
 
 
+def _platform_url(value: str) -> str:
+    # A token is sent there, and a path is added.
+    if not re.fullmatch(r"https://[^\s/?#@]+/?", value):
+        raise ValueError("must be https://host of the AI platform, without /v1 (here or in OVH_AI_URL)")
+    return _url(value)
+
+
 def _optional(check: Callable[[str], str]) -> AfterValidator:
     """Accepts no text at all besides what `check` accepts."""
 
@@ -159,6 +166,14 @@ def seconds(duration: str) -> float:
 def _duration(value: str) -> str:
     if not seconds(value):
         raise ValueError("must be longer than 0")
+    return value
+
+
+def _scrape_interval(value: str) -> str:
+    if not 5 <= seconds(value) <= 60:
+        raise ValueError(
+            "must be from 5s (the interval of the endpoint's scrapes) to 1m (alerts look back two minutes)"
+        )
     return value
 
 
@@ -238,6 +253,8 @@ Url = Annotated[str, AfterValidator(_url)]
 """An HTTP address."""
 OptionalUrl = Annotated[str, _optional(_url)]
 """An HTTP address, or nothing."""
+PlatformUrl = Annotated[str, _optional(_platform_url)]
+"""Address of the AI platform's API, or nothing."""
 OptionalAppId = Annotated[
     str,
     _matching(r"([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?", "must be the id of an app (a UUID), or empty"),
@@ -245,6 +262,8 @@ OptionalAppId = Annotated[
 """Id of an AI Deploy app, or nothing."""
 Duration = Annotated[str, AfterValidator(_duration)]
 """A Prometheus duration with one unit, such as `15s`."""
+ScrapeInterval = Annotated[str, AfterValidator(_scrape_interval)]
+"""Time between two scrapes, and between two evaluations of a rule."""
 Size = Annotated[str, AfterValidator(_size)]
 """A Prometheus size, such as `40GiB`."""
 Gibibytes = Annotated[int, Field(ge=1)]
@@ -287,8 +306,8 @@ Receiver = Literal["webhook", "slack", "email", "pagerduty"]
 """Where alerts can be sent to."""
 AlertRoutes = dict[Severity, list[Receiver]]
 """Receivers of the alerts of a severity."""
-Percent = Annotated[float, Field(gt=0, lt=100, allow_inf_nan=False)]
-"""A share that is neither nothing nor everything."""
+Percent = Annotated[float, Field(gt=0, le=99.9999, allow_inf_nan=False)]
+"""A share that is neither nothing nor everything, nor anything that is rounded to it."""
 
 
 class _Objective(BaseModel):

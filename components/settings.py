@@ -46,8 +46,10 @@ from components.setting_types import (
     OptionalAppId,
     OptionalUrl,
     PagerDutyKey,
+    PlatformUrl,
     Port,
     Receiver,
+    ScrapeInterval,
     SecretUrl,
     ServiceLevelObjectives,
     ServiceName,
@@ -153,11 +155,11 @@ class MonitoringSettings(_Group):
     prometheus_storage: Annotated[Gibibytes, Field(alias="prometheusStorageGiB")]
     prometheus_retention: Duration
     prometheus_retention_size: Size
-    scrape_interval: Duration
+    scrape_interval: ScrapeInterval
     scrape_timeout: Duration
     service_level_objectives: ServiceLevelObjectives
     platform_metrics: bool
-    ai_api_url: OptionalUrl
+    ai_api_url: PlatformUrl
     platform_exporter_image: Image
     runbook_url: OptionalUrl
     prometheus_external_url: OptionalUrl
@@ -333,18 +335,34 @@ def _decode(annotation: Any, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        kind = "a list" if get_origin(annotation) is list else "a map"
-        raise ValueError(f"must be {kind}") from None
+        raise ValueError(_SHAPES["list_type" if get_origin(annotation) is list else "dict_type"]) from None
+
+
+_SHAPES = {
+    "dict_type": "must be a map such as {name: value}",
+    "model_type": "must be a map such as {name: value}",
+    "list_type": "must be a list such as [value]",
+    "missing": "is missing",
+    "extra_forbidden": "is not known here",
+}
+"""What a user is told of the errors that pydantic words for Python programmers."""
 
 
 def _explain(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     return "; ".join(
-        (".".join(str(part) for part in detail["loc"]) + ": " if detail["loc"] else "")
-        + detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        (f"{place}: " if (place := _place(detail["loc"])) else "")
+        + _SHAPES.get(detail["type"], detail["msg"].removeprefix("Value error, ").removeprefix("Input "))
         for detail in error.errors()
     )
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Where in a setting something is wrong: `critical[0]`, or `key Critical` for a key itself."""
+    if location[-1:] == ("[key]",):
+        return f"key {_place(location[:-1])}"
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
 _UNPRINTED = _SECRETS | {"vllmEnvironment"}

@@ -38,6 +38,9 @@ def _reachability(target: Target) -> Iterator[Alert]:
     """Whether the endpoint is seen, and all of it."""
     up, platform = f"up{{{target.selector}}}", f'job="{target.platform_job}"'
     down = f"max {_BY} (max_over_time({up}[2m])) == 0"
+    if target.min_replicas == 0 and target.platform_metrics:
+        # Scaled to zero on purpose: nobody is there to answer.
+        down += f"\nunless on (job) {_fleet(target, 'replicas_ready')} == 0"
     yield _alert(
         target,
         "ScrapeDown",
@@ -52,10 +55,10 @@ def _reachability(target: Target) -> Iterator[Alert]:
         target,
         "ScrapeFlapping",
         "warning",
-        f"max {_BY} (changes({up}[15m])) >= 6",
+        f"avg {_BY} (changes({up}[15m])) >= 6",
         "5m",
         "scrapes of the public address fail again and again",
-        "A sampler changed between answered and not answered six times or more in 15 minutes: one of several "
+        "Samplers changed between answered and not answered six times or more in 15 minutes: one of several "
         "replicas fails, or the gateway or the network is overloaded. Callers meet the same.",
     )
     yield _alert(
@@ -97,16 +100,19 @@ def _reachability(target: Target) -> Iterator[Alert]:
     )
     state = f'ai_deploy_app_state{{{platform},state!~"RUNNING|SCALING"}}'
     answered = f"max(max_over_time(up{{{platform}}}[2m])) == 1"
-    value = f"last_over_time(ai_deploy_app_available_replicas{{{platform}}}[2m])"
+    # The state is in every answer; a stopped or failed app has no number of replicas.
+    told = f"ai_deploy_app_state{{{platform}}}"
     yield _alert(
         target,
         "TokenRejected",
         "critical",
-        f"{down}\nand on () {answered}\nunless on () {value}",
+        # Of a token that the platform never answered, an outage of the app says nothing.
+        f"{down}\nand on () {answered}\nunless on () last_over_time({told}[2m])\n"
+        f"and on () present_over_time({told}[1d])",
         "1m",
         "the platform refuses the token of Prometheus",
-        "Scrapes fail, and the platform's API answers the same token without saying anything about the app. "
-        "The token was deleted, or does not select the app any more.",
+        "Scrapes fail, and the platform's API answers the same token without saying anything about the app, "
+        "which it did within the last day. The token was deleted, or does not select the app any more.",
     )
     yield _alert(
         target,
@@ -281,17 +287,16 @@ def _engine(target: Target) -> Iterator[Alert]:
 
 def _prometheus(target: Target) -> Iterator[Alert]:
     """Whether what all others rely on works."""
-    parts = ("storage_blocks_bytes", "wal_storage_size_bytes", "head_chunks_storage_size_bytes")
     yield _alert(
         target,
-        "PrometheusDiskFilling",
+        "PrometheusDropsSamples",
         "warning",
-        f"max({' + '.join(f'prometheus_tsdb_{part}' for part in parts)}) > 0.8 * {target.prometheus_bytes}",
-        "15m",
-        "Prometheus uses {{ $value | humanize1024 }}B of its volume of "
-        f"{target.prometheus_bytes / 2**30:.4g}GiB",
-        "From here on it drops samples before prometheusRetention is over, or, without a size limit, stops "
-        "when the volume is full.",
+        # How full the volume is says nothing: at its size limit Prometheus stays for ever, right below it.
+        "max(increase(prometheus_tsdb_size_retentions_total[1d])) > 0",
+        "0s",
+        "Prometheus drops samples before prometheusRetention is over",
+        "Within the last day it deleted its oldest samples because all together reached "
+        "prometheusRetentionSize. If less than seven days are left, objectives are computed of that.",
     )
     own = f'rule_group=~".+;{target.job}-.+"'
     yield _alert(

@@ -6,13 +6,14 @@ with what is needed to check an expression. `find` tells what a series is, whoev
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from dashboards.connector_metrics import CONNECTORS
 from dashboards.metric import FIRST, NEWEST, Metric, Type, Unit, UnknownVersionError, version
-from dashboards.server_metrics import CONDITIONAL, HTTP, PROCESS, RETIRED, SERVER
+from dashboards.server_metrics import CONDITIONAL, FINISHED_REASONS, HTTP, PROCESS, RETIRED, SERVER
 
 __all__ = [
     "FIRST",
@@ -46,18 +47,20 @@ _ANY = tuple(dict.fromkeys((*SCRAPE_LABELS, *CLUSTER_LABELS)))
 _ALERT = ("alertname", "alertstate", "severity", "slo", "replica", "finished_reason", "state")
 
 
-def _gauge(name: str, unit: Unit, labels: tuple[str, ...]) -> Metric:
-    return Metric(name, "gauge", "", unit, labels)
+_SLOS = {"slo": ("time_to_first_token", "inter_token_latency", "success", "availability")}
 
 
-def _counter(name: str, unit: Unit, labels: tuple[str, ...]) -> Metric:
-    return Metric(name, "counter", "", unit, labels, created=False)
+def _gauge(
+    name: str, unit: Unit, labels: tuple[str, ...], values: Mapping[str, tuple[str, ...]] | None = None
+) -> Metric:
+    return Metric(name, "gauge", "", unit, labels, values=values or {})
 
 
-def _prometheus(name: str, unit: Unit, *labels: str) -> Metric:
+def _cluster(name: str, unit: Unit, *labels: str) -> Metric:
     """A metric of a component of the monitoring itself."""
-    make = _counter if name.endswith("_total") else _gauge
-    return make(name, unit, (*CLUSTER_LABELS, *labels))
+    if name.endswith("_total"):
+        return Metric(name, "counter", "", unit, (*CLUSTER_LABELS, *labels), created=False)
+    return _gauge(name, unit, (*CLUSTER_LABELS, *labels))
 
 
 OTHERS: tuple[Metric, ...] = (
@@ -66,58 +69,36 @@ OTHERS: tuple[Metric, ...] = (
     _gauge("scrape_duration_seconds", "seconds", _ANY),
     _gauge("scrape_samples_scraped", "items", _ANY),
     _gauge("scrape_samples_post_metric_relabeling", "items", _ANY),
-    _gauge("scrape_series_added", "items", _ANY),
-    _gauge("ALERTS", "state", (*_ANY, *_ALERT)),
-    _gauge("ALERTS_FOR_STATE", "unix seconds", (*_ANY, *_ALERT)),
+    _gauge(
+        "ALERTS",
+        "state",
+        (*_ANY, *_ALERT),
+        {
+            "alertstate": ("pending", "firing"),
+            "severity": ("critical", "warning", "info", "none"),
+            **_SLOS,
+            "finished_reason": FINISHED_REASONS,
+        },
+    ),
     # What the platform says of the app; see components/platform_exporter.py.
     _gauge("ai_deploy_app_available_replicas", "replicas", (*ENDPOINT_LABELS, "instance")),
     _gauge("ai_deploy_app_state", "state", (*ENDPOINT_LABELS, "instance", "state")),
-    # Prometheus 3 of itself.
-    _prometheus("prometheus_build_info", "state", "version", "revision", "branch", "goversion"),
-    _prometheus("prometheus_config_last_reload_successful", "state"),
-    _prometheus("prometheus_config_last_reload_success_timestamp_seconds", "unix seconds"),
-    _prometheus("prometheus_tsdb_storage_blocks_bytes", "bytes"),
-    _prometheus("prometheus_tsdb_wal_storage_size_bytes", "bytes"),
-    _prometheus("prometheus_tsdb_head_chunks_storage_size_bytes", "bytes"),
-    _prometheus("prometheus_tsdb_retention_limit_bytes", "bytes"),
-    _prometheus("prometheus_tsdb_retention_limit_seconds", "seconds"),
-    _prometheus("prometheus_tsdb_head_series", "items"),
-    _prometheus("prometheus_tsdb_head_samples_appended_total", "items", "type"),
-    _prometheus("prometheus_tsdb_lowest_timestamp_seconds", "unix seconds"),
-    _prometheus("prometheus_tsdb_head_max_time_seconds", "unix seconds"),
-    _prometheus("prometheus_tsdb_compactions_failed_total", "items"),
-    _prometheus("prometheus_tsdb_reloads_failures_total", "items"),
-    _prometheus("prometheus_tsdb_wal_corruptions_total", "items"),
-    _prometheus("prometheus_tsdb_size_retentions_total", "items"),
-    _prometheus("prometheus_tsdb_time_retentions_total", "items"),
-    _prometheus("prometheus_rule_evaluations_total", "items", "rule_group"),
-    _prometheus("prometheus_rule_evaluation_failures_total", "items", "rule_group"),
-    _prometheus("prometheus_rule_group_iterations_total", "items", "rule_group"),
-    _prometheus("prometheus_rule_group_iterations_missed_total", "items", "rule_group"),
-    _prometheus("prometheus_rule_group_last_duration_seconds", "seconds", "rule_group"),
-    _prometheus("prometheus_rule_group_interval_seconds", "seconds", "rule_group"),
-    _prometheus("prometheus_rule_group_last_evaluation_timestamp_seconds", "unix seconds", "rule_group"),
-    _prometheus("prometheus_rule_group_rules", "items", "rule_group"),
-    _prometheus("prometheus_target_scrape_pool_targets", "items", "scrape_job"),
-    _prometheus("prometheus_target_scrapes_exceeded_sample_limit_total", "items"),
-    _prometheus("prometheus_target_scrapes_sample_out_of_order_total", "items"),
-    _prometheus("prometheus_target_scrapes_sample_duplicate_timestamp_total", "items"),
-    _prometheus("prometheus_notifications_dropped_total", "items"),
-    _prometheus("prometheus_notifications_errors_total", "items", "alertmanager"),
-    _prometheus("prometheus_notifications_sent_total", "items", "alertmanager"),
-    _prometheus("prometheus_notifications_alertmanagers_discovered", "items"),
-    _prometheus("prometheus_notifications_queue_length", "items"),
-    _prometheus("prometheus_notifications_queue_capacity", "items"),
-    _prometheus("alertmanager_config_last_reload_successful", "state"),
-    _prometheus("alertmanager_alerts", "items", "state"),
-    _prometheus("alertmanager_notifications_total", "items", "integration"),
-    _prometheus("alertmanager_notifications_failed_total", "items", "integration", "reason"),
-    # Of the kubelet: the volumes.
-    _prometheus("kubelet_volume_stats_used_bytes", "bytes", "persistentvolumeclaim"),
-    _prometheus("kubelet_volume_stats_available_bytes", "bytes", "persistentvolumeclaim"),
-    _prometheus("kubelet_volume_stats_capacity_bytes", "bytes", "persistentvolumeclaim"),
+    # Prometheus 3 of itself, and Alertmanager.
+    _cluster("prometheus_tsdb_storage_blocks_bytes", "bytes"),
+    _cluster("prometheus_tsdb_wal_storage_size_bytes", "bytes"),
+    _cluster("prometheus_tsdb_head_chunks_storage_size_bytes", "bytes"),
+    _cluster("prometheus_tsdb_head_series", "items"),
+    _cluster("prometheus_tsdb_size_retentions_total", "items"),
+    _cluster("prometheus_rule_evaluation_failures_total", "items", "rule_group"),
+    _cluster("prometheus_rule_group_iterations_total", "items", "rule_group"),
+    _cluster("prometheus_rule_group_iterations_missed_total", "items", "rule_group"),
+    _cluster("prometheus_rule_group_last_duration_seconds", "seconds", "rule_group"),
+    _cluster("prometheus_rule_group_interval_seconds", "seconds", "rule_group"),
+    _cluster("prometheus_notifications_dropped_total", "items"),
+    _cluster("alertmanager_notifications_total", "items", "integration"),
+    _cluster("alertmanager_notifications_failed_total", "items", "integration", "reason"),
 )
-"""Series that are not vLLM's. Their labels are complete: those of the scrape are among them."""
+"""Series that are not vLLM's and that our expressions read, with all labels that a scrape gives them."""
 
 _SLO = (*ENDPOINT_LABELS, "slo")
 
@@ -129,15 +110,20 @@ RECORDED: tuple[Metric, ...] = (
     _gauge("fleet:vllm:num_requests_waiting", "requests", ENDPOINT_LABELS),
     _gauge("fleet:vllm:generation_tokens:increase5m", "tokens", ENDPOINT_LABELS),
     _gauge("fleet:vllm:prompt_tokens:increase5m", "tokens", ENDPOINT_LABELS),
-    _gauge("fleet:vllm:requests:increase5m", "requests", (*ENDPOINT_LABELS, "finished_reason")),
-    _gauge("fleet:slo_good:increase5m", "items", _SLO),
-    _gauge("fleet:slo_total:increase5m", "items", _SLO),
+    _gauge(
+        "fleet:vllm:requests:increase5m",
+        "requests",
+        (*ENDPOINT_LABELS, "finished_reason"),
+        {"finished_reason": FINISHED_REASONS},
+    ),
+    _gauge("fleet:slo_good:increase5m", "items", _SLO, _SLOS),
+    _gauge("fleet:slo_total:increase5m", "items", _SLO, _SLOS),
     *(
-        _gauge(f"fleet:slo_errors:ratio{window}", "ratio", _SLO)
+        _gauge(f"fleet:slo_errors:ratio{window}", "ratio", _SLO, _SLOS)
         for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "7d")
     ),
-    _gauge("fleet:slo_objective:ratio", "ratio", _SLO),
-    _gauge("fleet:slo_budget_left:ratio7d", "ratio", _SLO),
+    _gauge("fleet:slo_objective:ratio", "ratio", _SLO, _SLOS),
+    _gauge("fleet:slo_budget_left:ratio7d", "ratio", _SLO, _SLOS),
 )
 """What rules record besides the series of replicas. Increases are gauges: they are increased already."""
 
@@ -171,6 +157,12 @@ class Series:
         return self.part in ("bucket", "sum", "count") or (
             self.part == "value" and self.metric.type == "counter"
         )
+
+    @property
+    def increased(self) -> float | None:
+        """Seconds over which its values are increases already; None if they are not."""
+        match = re.search(r":increase(\d+)m$", self.name) if self.layer == "recorded" else None
+        return 60 * float(match[1]) if match else None
 
     @property
     def unit(self) -> Unit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 Type = Literal["counter", "gauge", "histogram", "summary"]
 
@@ -63,6 +63,8 @@ class Metric:
     """First version with a label, and first one without it again, where these are not those of the family."""
     changes: Mapping[str, str] = field(default_factory=dict)
     """What it does otherwise since a version, by version."""
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """All values that a label can have, where it has no others."""
 
     @property
     def base(self) -> str:
@@ -81,3 +83,28 @@ class Metric:
 
 def _within(vllm: str, since: str, until: str | None) -> bool:
     return version(since) <= version(vllm) and (until is None or version(vllm) < version(until))
+
+
+def table(text: str, labels: tuple[str, ...], flag: str = "{}") -> tuple[Metric, ...]:
+    """Families with these labels, a line each: name without `vllm:`, type, unit, first version, more labels.
+
+    A line `# …` says what those below it need, as `flag` puts it. Help and buckets are left out.
+    """
+    metrics, needed = [], ""
+    for line in text.strip().splitlines():
+        if line.startswith("# "):
+            needed = flag.format(line.removeprefix("# "))
+            continue
+        name, kind, unit, since, *more = line.split()
+        metrics.append(
+            Metric(
+                f"vllm:{name}",
+                cast(Type, kind),
+                "",
+                cast(Unit, unit.replace("_", " ")),
+                (*labels, *(label for listed in more for label in listed.split(","))),
+                since=since,
+                flag=needed,
+            )
+        )
+    return tuple(metrics)

@@ -9,9 +9,10 @@ Four objectives, each over seven days, since Prometheus keeps 15 days and two pe
 | success             | request that ended           | finished_reason error, or HTTP 5xx of a POST to /v1/… |
 | availability        | scrape of the public address | not answered, for whatever reason                     |
 
-Aborted requests are no events: it is the caller who left, and whether out of impatience the first two
-objectives say. Refused requests (HTTP 4xx) are the caller's doing, too. An engine error that is answered with
-HTTP 500 counts twice, as an error and as a 5xx, for nothing tells that they are the same.
+Aborted requests are no failures: it is the caller who left. One that leaves before its first token is in no
+histogram. Refused requests (HTTP 4xx) are the caller's doing, too. An engine error that is answered with
+HTTP 500 counts twice, as an error and as a 5xx, for nothing tells that they are the same. Where an endpoint
+may be scaled to zero, scrapes are events only while the platform says that it is not.
 
 An alert fires when the budget burns fast over a long window, so that it matters, and over a short one, so
 that it still goes on. Windows and shares of the budget are those of Sloth's example for seven days
@@ -99,6 +100,10 @@ def _slos(target: Target) -> tuple[_Slo, ...]:
     first, gap = objectives.time_to_first_token, objectives.inter_token_latency
     finished = f"replica:vllm:request_success_total{{{target.selector},finished_reason"
     failed = f'replica:http_requests_total{{{target.selector},handler=~"/v1/.+",method="POST",status="5xx"}}'
+    awake = ""
+    if target.min_replicas == 0 and target.platform_metrics:
+        ready = f"fleet:vllm:replicas_ready{{{target.selector}}}"
+        awake = f" unless on (job) min_over_time({ready}[5m]) == 0"
     return (
         _Slo(
             "time_to_first_token",
@@ -131,8 +136,8 @@ def _slos(target: Target) -> tuple[_Slo, ...]:
             "availability",
             "VllmAvailability",
             objectives.availability,
-            f"sum_over_time(up{{{target.selector}}}[5m])",
-            f"count_over_time(up{{{target.selector}}}[5m])",
+            f"sum_over_time(up{{{target.selector}}}[5m]){awake}",
+            f"count_over_time(up{{{target.selector}}}[5m]){awake}",
             "scrapes of the public address were not answered",
             fewest=10,
         ),

@@ -48,6 +48,8 @@ class Query:
 
     expr: str
     legend: str
+    step: str = ""
+    """Least time between two points, such as `1m`; `$__interval` in the expression is no shorter."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ class Panel(ABC):
         targets: list[Builder[Any]] = []
         for reference, query in zip(ascii_uppercase, self.queries, strict=False):
             target = prometheus.Dataquery().ref_id(reference).expr(query.expr).legend_format(query.legend)
+            if query.step:
+                target = target.interval(query.step)
             targets.append((target.instant() if instant else target.range()).format(format_))
         return targets
 
@@ -147,11 +151,16 @@ class Lines(Panel):
 
     stacked: bool = False
     bars: bool = False
+    stepped: bool = False
+    """Whether a value holds until the next one, as whole numbers do."""
     logarithmic: bool = False
     axis: str = ""
     """Label of the axis, for what the unit does not say."""
     roomy: float | None = None
-    """How far the axis goes at least, so that noise near 0 does not look like trouble."""
+    """How far the axis goes at least, so that noise near 0 does not look like trouble.
+
+    Without it the axis goes to the maximum or the first limit: by itself it does not grow to a dashed line.
+    """
 
     def builder(self) -> timeseries.Panel:
         """A time series panel."""
@@ -184,8 +193,13 @@ class Lines(Panel):
         if self.stacked:
             mode = common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A")
             panel = panel.stacking(mode)
-        if self.roomy is not None:
-            panel = panel.axis_soft_max(self.roomy)
+        if self.stepped:
+            panel = panel.line_interpolation(common.LineInterpolation.STEP_AFTER)
+        roomy = self.roomy
+        if roomy is None and self.maximum is None and self.limits:
+            roomy = self.limits.others[0][0]
+        if roomy is not None:
+            panel = panel.axis_soft_max(roomy)
         if self.logarithmic:
             scale = common_builders.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10)
             panel = panel.scale_distribution(scale)
@@ -301,6 +315,8 @@ class Table(Panel):
     """A row for each value of a label and a column for each query, which keeps that label alone."""
 
     label: str
+    sorted_by: str
+    """The column by which rows are sorted, the least first."""
 
     def builder(self) -> table.Panel:
         """A table."""
@@ -324,6 +340,7 @@ class Table(Panel):
                 )
             )
             .show_header(True)
+            .sort_by([common_builders.TableSortByFieldState().display_name(self.sorted_by).desc(False)])
             .cell_height(common.TableCellHeight.SM)
         )
 

@@ -188,7 +188,8 @@ def _fleet(target: Target) -> Iterator[Recording]:
             f'max(ai_deploy_app_available_replicas{{job="{target.platform_job}"}})',
             {"job": target.job, **target.labels},
         )
-    answered = f"(up{{{selector}}} == 1)"
+    # Right after a restart of Prometheus the last scrapes before it are still shown, and nobody knows them.
+    answered = f"(up{{{selector}}} == 1 and present_over_time(up{{{selector}}}[{_FORGOTTEN}]))"
     yield Recording(
         "fleet:vllm:unidentified_scrapes",
         f"count by ({_ENDPOINT}) ({answered} unless on ({_SCRAPE}) (\n    {_births(target)}\n  ))\n"

@@ -7,14 +7,18 @@ Those that only exist with a KV transfer connector are in `connector_metrics`.
 
 from __future__ import annotations
 
-from dashboards.metric import FIRST, Metric, Type, Unit
+from typing import cast
+
+from dashboards.metric import Metric, Type, Unit, table
 
 _EARLIER = "0.0"
 """Some version before those that were read."""
-_HIT_RATE = "vllm:prefix_cache_hits_total / vllm:prefix_cache_queries_total, both increased"
 
 ENGINE = ("engine", "model_name")
 """Labels of nearly everything that the engine says."""
+FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition")
+"""Why a request is over."""
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _FIRST_TOKEN_BUCKETS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
     *(20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
@@ -28,24 +32,10 @@ _REQUEST_BUCKETS = (
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
 _ITERATION_BUCKETS = (1.0, *(2.0**power for power in range(3, 15)))
-RESIDENCY_BUCKETS = (
-    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0),
-    *(120.0, 300.0, 600.0, 1200.0, 1800.0),
-)
-"""Bounds of how long a block stays in a cache."""
-_OPERATION_BUCKETS = (0.01, 0.1, 1.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _HIGHR_BUCKETS = (
     *(0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0),
     *(7.5, 10.0, 30.0, 60.0),
 )
-
-# The series are there without it, at 0.
-_MFU = "--enable-mfu-metrics"
-_KV_CACHE_METRICS = "--kv-cache-metrics"
-_LORA = "--enable-lora"
-_SPECULATIVE = "--speculative-config"
-_DIFFUSION = "a diffusion model"
-_REALTIME = "a model with the realtime API"
 
 # All of CacheConfig, which changes with nearly every version.
 _CACHE_CONFIG = (
@@ -92,15 +82,6 @@ def _latency(name: str, help_text: str) -> Metric:
 
 def _lengths(name: str, help_text: str) -> Metric:
     return Metric(name, "histogram", help_text, "tokens", ENGINE, "model length", "requests")
-
-
-def _residency(name: str, help_text: str) -> Metric:
-    sampled = f"{help_text} Sampled metrics (controlled by --kv-cache-metrics-sample)."
-    return Metric(name, "histogram", sampled, "seconds", ENGINE, RESIDENCY_BUCKETS, flag=_KV_CACHE_METRICS)
-
-
-def _retired(name: str, kind: Type, unit: Unit, until: str, replacement: str) -> Metric:
-    return Metric(name, kind, "", unit, ENGINE, since=_EARLIER, until=until, replacement=replacement)
 
 
 def _gc(name: str, help_text: str) -> Metric:
@@ -166,6 +147,7 @@ SERVER: tuple[Metric, ...] = (
         "requests",
         (*ENGINE, "reason"),
         since="0.20",
+        values={"reason": ("capacity", "deferred")},
     ),
     Metric(
         "vllm:engine_sleep_state",
@@ -174,6 +156,7 @@ SERVER: tuple[Metric, ...] = (
         "weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2.",
         "state",
         (*ENGINE, "sleep_state"),
+        values={"sleep_state": ("awake", "weights_offloaded", "discard_all")},
     ),
     Metric(
         "vllm:kv_cache_usage_perc", "gauge", "KV-cache usage. 1 means 100 percent usage.", "ratio", ENGINE
@@ -237,6 +220,7 @@ SERVER: tuple[Metric, ...] = (
         "tokens",
         (*ENGINE, "source"),
         since="0.16",
+        values={"source": ("local_compute", "local_cache_hit", "external_kv_transfer")},
     ),
     Metric(
         "vllm:prompt_tokens_cached_total",
@@ -265,6 +249,7 @@ SERVER: tuple[Metric, ...] = (
         "tokens",
         (*ENGINE, "source"),
         since="0.32",
+        values={"source": ("device", "host", "disk", "p2p", "external_unspecified")},
     ),
     Metric(
         "vllm:generation_tokens_total", "counter", "Number of generation tokens processed.", "tokens", ENGINE
@@ -276,6 +261,7 @@ SERVER: tuple[Metric, ...] = (
         "requests",
         (*ENGINE, "finished_reason"),
         changes={"0.17": "may have the finished_reason `repetition`"},
+        values={"finished_reason": FINISHED_REASONS},
     ),
     Metric(
         "vllm:admission_rejections_total",
@@ -284,6 +270,7 @@ SERVER: tuple[Metric, ...] = (
         "requests",
         ("model_name", "reason"),
         since="0.32",
+        values={"reason": ("max_num_queued_reqs", "max_num_queued_tokens")},
     ),
     _lengths("vllm:request_prompt_tokens", "Number of prefill tokens processed."),
     _lengths("vllm:request_generation_tokens", "Number of generation tokens processed."),
@@ -373,6 +360,7 @@ HTTP: tuple[Metric, ...] = (
         "Total number of requests by method, status and handler.",
         "requests",
         ("handler", "method", "status"),
+        values={"method": _METHODS, "status": ("1xx", "2xx", "3xx", "4xx", "5xx")},
     ),
     Metric(
         "http_request_size_bytes",
@@ -411,228 +399,111 @@ HTTP: tuple[Metric, ...] = (
         ("handler", "method"),
         (0.1, 0.5, 1.0),
         counted="requests",
+        values={"method": _METHODS},
     ),
 )
 """What the server says of its HTTP requests (prometheus-fastapi-instrumentator 7 and 8)."""
 
-CONDITIONAL: tuple[Metric, ...] = (
-    Metric(
-        "vllm:corrupted_requests_total",
-        "counter",
-        "Corrupted requests, in terms of total number of requests with NaNs in logits.",
-        "requests",
+CONDITIONAL = (
+    *table(
+        """
+# the environment variable VLLM_COMPUTE_NANS_IN_LOGITS=1
+corrupted_requests_total counter requests 0.13
+# --watermark-config
+watermark_requests_total counter requests 0.32 status
+# --kv-transfer-config of a consumer
+num_requests_kv_fetch_by_stage gauge requests 0.32 stage
+# --kv-cache-metrics
+kv_block_lifetime_seconds histogram seconds 0.13
+kv_block_idle_before_evict_seconds histogram seconds 0.13
+kv_block_reuse_gap_seconds histogram seconds 0.13
+# --speculative-config
+spec_decode_num_drafts_total counter items 0.13
+spec_decode_num_draft_tokens_total counter tokens 0.13
+spec_decode_num_accepted_tokens_total counter tokens 0.13
+spec_decode_num_accepted_tokens_per_pos_total counter tokens 0.13 position
+# a diffusion model
+diffusion_num_denoising_steps_total counter items 0.24
+diffusion_num_canvas_positions_total counter items 0.24
+diffusion_num_committed_tokens_total counter tokens 0.24
+# --enable-mfu-metrics (the series are there without it, at 0)
+estimated_flops_per_gpu_total counter items 0.17
+estimated_read_bytes_per_gpu_total counter bytes 0.17
+estimated_write_bytes_per_gpu_total counter bytes 0.17
+""",
         ENGINE,
-        flag="the environment variable VLLM_COMPUTE_NANS_IN_LOGITS=1",
     ),
-    Metric(
-        "vllm:watermark_requests_total",
-        "counter",
-        "Finished requests by watermark status (only with watermark_config).",
-        "requests",
-        (*ENGINE, "status"),
-        since="0.32",
-        flag="--watermark-config",
-    ),
-    Metric(
-        "vllm:num_requests_kv_fetch_by_stage",
-        "gauge",
-        "Number of waiting requests by async KV load stage. Stage labels: 'waiting_to_start' = needs an "
-        "async KV load that has not started; 'in_progress' = load started and not yet reported finished; "
-        "'completed_waiting' = load finished, request not running yet.",
-        "requests",
-        (*ENGINE, "stage"),
-        since="0.32",
-        flag="--kv-transfer-config of a consumer",
-    ),
-    _residency(
-        "vllm:kv_block_lifetime_seconds",
-        "Histogram of KV cache block lifetime from allocation to eviction.",
-    ),
-    _residency(
-        "vllm:kv_block_idle_before_evict_seconds",
-        "Histogram of idle time before KV cache block eviction.",
-    ),
-    _residency(
-        "vllm:kv_block_reuse_gap_seconds",
-        "Histogram of time gaps between consecutive KV cache block accesses. "
-        "Only the most recent accesses are recorded (ring buffer).",
-    ),
-    Metric(
-        "vllm:lora_requests_info",
-        "gauge",
-        "Running stats on lora requests.",
-        "unix seconds",
-        ("max_lora", "running_lora_adapters", "waiting_lora_adapters"),
-        flag=_LORA,
-    ),
-    Metric(
-        "vllm:spec_decode_num_drafts_total",
-        "counter",
-        "Number of spec decoding drafts.",
-        "items",
-        ENGINE,
-        flag=_SPECULATIVE,
-    ),
-    Metric(
-        "vllm:spec_decode_num_draft_tokens_total",
-        "counter",
-        "Number of draft tokens.",
-        "tokens",
-        ENGINE,
-        flag=_SPECULATIVE,
-    ),
-    Metric(
-        "vllm:spec_decode_num_accepted_tokens_total",
-        "counter",
-        "Number of accepted tokens.",
-        "tokens",
-        ENGINE,
-        flag=_SPECULATIVE,
-    ),
-    Metric(
-        "vllm:spec_decode_num_accepted_tokens_per_pos_total",
-        "counter",
-        "Accepted tokens per draft position.",
-        "tokens",
-        (*ENGINE, "position"),
-        flag=_SPECULATIVE,
-    ),
-    Metric(
-        "vllm:diffusion_num_denoising_steps_total",
-        "counter",
-        "Number of denoising steps.",
-        "items",
-        ENGINE,
-        since="0.24",
-        flag=_DIFFUSION,
-    ),
-    Metric(
-        "vllm:diffusion_num_canvas_positions_total",
-        "counter",
-        "Number of canvas positions evaluated.",
-        "items",
-        ENGINE,
-        since="0.24",
-        flag=_DIFFUSION,
-    ),
-    Metric(
-        "vllm:diffusion_num_committed_tokens_total",
-        "counter",
-        "Number of committed (finalized) tokens.",
-        "tokens",
-        ENGINE,
-        since="0.24",
-        flag=_DIFFUSION,
-    ),
-    Metric(
-        "vllm:estimated_flops_per_gpu_total",
-        "counter",
-        "Estimated number of floating point operations per GPU (for Model Flops Utilization calculations).",
-        "items",
-        ENGINE,
-        since="0.17",
-        flag=_MFU,
-    ),
-    Metric(
-        "vllm:estimated_read_bytes_per_gpu_total",
-        "counter",
-        "Estimated number of bytes read from memory per GPU (for Model Flops Utilization calculations).",
-        "bytes",
-        ENGINE,
-        since="0.17",
-        flag=_MFU,
-    ),
-    Metric(
-        "vllm:estimated_write_bytes_per_gpu_total",
-        "counter",
-        "Estimated number of bytes written to memory per GPU (for Model Flops Utilization calculations).",
-        "bytes",
-        ENGINE,
-        since="0.17",
-        flag=_MFU,
-    ),
-    Metric(
-        "vllm:tool_call_parser_invocations_total",
-        "counter",
-        "Total number of ToolParser invocations. Non-streaming increments once per choice; "
-        "streaming increments once per delta.",
-        "items",
-        ("mode", "model_name", "outcome", "request_type"),
-        since="0.24",
-        flag="--tool-call-parser",
-    ),
-    Metric(
-        "vllm:websocket_connections_active",
-        "gauge",
-        "Number of currently active WebSocket connections.",
-        "items",
-        since="0.18",
-        flag=_REALTIME,
-    ),
-    Metric(
-        "vllm:websocket_connections_total",
-        "counter",
-        "Total number of WebSocket connections.",
-        "items",
-        since="0.18",
-        flag=_REALTIME,
-    ),
-    Metric(
-        "vllm:websocket_connection_duration_seconds",
-        "histogram",
-        "Duration of WebSocket connections in seconds.",
-        "seconds",
+    *table(
+        """
+# --enable-lora
+lora_requests_info gauge unix_seconds 0.13 max_lora,running_lora_adapters,waiting_lora_adapters
+# --tool-call-parser
+tool_call_parser_invocations_total counter items 0.24 mode,model_name,outcome,request_type
+# a model with the realtime API
+websocket_connections_active gauge items 0.18
+websocket_connections_total counter items 0.18
+websocket_connection_duration_seconds histogram seconds 0.18
+# --enable-sleep-mode and a first use
+sleep_mode_operation_duration_seconds histogram seconds 0.32 operation
+sleep_mode_operations_in_flight gauge items 0.32 operation
+# --weight-transfer-config and a first use
+rl_weight_update_operation_duration_seconds histogram seconds 0.32 operation
+rl_weight_update_operations_in_flight gauge items 0.32 operation
+""",
         (),
-        (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0),
-        since="0.18",
-        flag=_REALTIME,
-    ),
-    Metric(
-        "vllm:sleep_mode_operation_duration_seconds",
-        "histogram",
-        "Duration of one sleep-mode operation.",
-        "seconds",
-        ("operation",),
-        _OPERATION_BUCKETS,
-        since="0.32",
-        flag="--enable-sleep-mode and a first use",
-    ),
-    Metric(
-        "vllm:sleep_mode_operations_in_flight",
-        "gauge",
-        "Sleep-mode operations currently awaited.",
-        "items",
-        ("operation",),
-        since="0.32",
-        flag="--enable-sleep-mode and a first use",
-    ),
-    Metric(
-        "vllm:rl_weight_update_operation_duration_seconds",
-        "histogram",
-        "Duration of one weight-transfer operation.",
-        "seconds",
-        ("operation",),
-        _OPERATION_BUCKETS,
-        since="0.32",
-        flag="--weight-transfer-config and a first use",
-    ),
-    Metric(
-        "vllm:rl_weight_update_operations_in_flight",
-        "gauge",
-        "Weight-transfer operations currently awaited.",
-        "items",
-        ("operation",),
-        since="0.32",
-        flag="--weight-transfer-config and a first use",
     ),
 )
-"""What a server says only if it is told to, or of special models."""
+"""What a server says only if it is told to, or of special models; no expression reads one."""
 
-RETIRED: tuple[Metric, ...] = (
+_RETIRED = """
+gpu_cache_usage_perc gauge ratio 0.12 vllm:kv_cache_usage_perc
+gpu_prefix_cache_queries_total counter tokens 0.12 vllm:prefix_cache_queries_total
+gpu_prefix_cache_hits_total counter tokens 0.12 vllm:prefix_cache_hits_total
+gpu_prefix_cache_hit_rate gauge ratio 0.10 \
+vllm:prefix_cache_hits_total / vllm:prefix_cache_queries_total, both increased
+cpu_prefix_cache_hit_rate gauge ratio 0.10 \
+vllm:prefix_cache_hits_total / vllm:prefix_cache_queries_total, both increased
+cpu_cache_usage_perc gauge ratio 0.10 vllm:kv_cache_usage_perc (nothing is swapped to the CPU any more)
+num_requests_swapped gauge requests 0.10 \
+vllm:num_preemptions_total (preempted requests are computed again, not swapped)
+time_in_queue_requests histogram seconds 0.10 vllm:request_queue_time_seconds
+model_forward_time_milliseconds histogram items 0.10 vllm:request_inference_time_seconds
+model_execute_time_milliseconds histogram items 0.10 vllm:request_inference_time_seconds
+spec_decode_draft_acceptance_rate gauge ratio 0.10 \
+vllm:spec_decode_num_accepted_tokens_total / vllm:spec_decode_num_draft_tokens_total, both increased
+spec_decode_efficiency gauge ratio 0.10 \
+vllm:spec_decode_num_accepted_tokens_total / vllm:spec_decode_num_drafts_total, both increased
+spec_decode_num_emitted_tokens_total counter tokens 0.10 vllm:generation_tokens_total
+avg_prompt_throughput_toks_per_s gauge items 0.13 vllm:prompt_tokens_total, increased
+avg_generation_throughput_toks_per_s gauge items 0.13 vllm:generation_tokens_total, increased
+num_requests_finished gauge requests 0.13 vllm:request_success_total
+request_failure_total counter requests 0.13 vllm:request_success_total{finished_reason="error"}
+"""
+"""Name without `vllm:`, type, unit, first version without it, what to use instead.
+
+The last four are read in dashboards and alerts of others; no version that was read for this has them.
+"""
+
+
+def _retired(line: str) -> Metric:
+    name, kind, unit, until, replacement = line.split(maxsplit=4)
+    return Metric(
+        f"vllm:{name}",
+        cast(Type, kind),
+        "",
+        cast(Unit, unit),
+        ENGINE,
+        since=_EARLIER,
+        until=until,
+        replacement=replacement,
+    )
+
+
+RETIRED = (
     Metric(
         "vllm:time_per_output_token_seconds",
         "histogram",
-        "Histogram of time per output token in seconds.",
+        "",
         "seconds",
         ENGINE,
         _TOKEN_BUCKETS,
@@ -641,88 +512,6 @@ RETIRED: tuple[Metric, ...] = (
         flag="--show-hidden-metrics-for-version 0.12",
         replacement="vllm:inter_token_latency_seconds",
     ),
-    _retired("vllm:gpu_cache_usage_perc", "gauge", "ratio", "0.12", "vllm:kv_cache_usage_perc"),
-    _retired(
-        "vllm:gpu_prefix_cache_queries_total", "counter", "tokens", "0.12", "vllm:prefix_cache_queries_total"
-    ),
-    _retired("vllm:gpu_prefix_cache_hits_total", "counter", "tokens", "0.12", "vllm:prefix_cache_hits_total"),
-    _retired("vllm:gpu_prefix_cache_hit_rate", "gauge", "ratio", "0.10", _HIT_RATE),
-    _retired("vllm:cpu_prefix_cache_hit_rate", "gauge", "ratio", "0.10", _HIT_RATE),
-    _retired(
-        "vllm:cpu_cache_usage_perc",
-        "gauge",
-        "ratio",
-        "0.10",
-        "vllm:kv_cache_usage_perc (nothing is swapped to the CPU any more)",
-    ),
-    _retired(
-        "vllm:num_requests_swapped",
-        "gauge",
-        "requests",
-        "0.10",
-        "vllm:num_preemptions_total (preempted requests are computed again, not swapped)",
-    ),
-    _retired(
-        "vllm:time_in_queue_requests", "histogram", "seconds", "0.10", "vllm:request_queue_time_seconds"
-    ),
-    _retired(
-        "vllm:model_forward_time_milliseconds",
-        "histogram",
-        "items",
-        "0.10",
-        "vllm:request_inference_time_seconds",
-    ),
-    _retired(
-        "vllm:model_execute_time_milliseconds",
-        "histogram",
-        "items",
-        "0.10",
-        "vllm:request_inference_time_seconds",
-    ),
-    _retired(
-        "vllm:spec_decode_draft_acceptance_rate",
-        "gauge",
-        "ratio",
-        "0.10",
-        "vllm:spec_decode_num_accepted_tokens_total / vllm:spec_decode_num_draft_tokens_total, both "
-        "increased",
-    ),
-    _retired(
-        "vllm:spec_decode_efficiency",
-        "gauge",
-        "ratio",
-        "0.10",
-        "vllm:spec_decode_num_accepted_tokens_total / vllm:spec_decode_num_drafts_total, both increased",
-    ),
-    _retired(
-        "vllm:spec_decode_num_emitted_tokens_total",
-        "counter",
-        "tokens",
-        "0.10",
-        "vllm:generation_tokens_total",
-    ),
-    # Read in dashboards and alerts of others; no version that was read for this has them.
-    _retired(
-        "vllm:avg_prompt_throughput_toks_per_s",
-        "gauge",
-        "items",
-        FIRST,
-        "vllm:prompt_tokens_total, increased",
-    ),
-    _retired(
-        "vllm:avg_generation_throughput_toks_per_s",
-        "gauge",
-        "items",
-        FIRST,
-        "vllm:generation_tokens_total, increased",
-    ),
-    _retired("vllm:num_requests_finished", "gauge", "requests", FIRST, "vllm:request_success_total"),
-    _retired(
-        "vllm:request_failure_total",
-        "counter",
-        "requests",
-        FIRST,
-        'vllm:request_success_total{finished_reason="error"}',
-    ),
+    *map(_retired, _RETIRED.strip().splitlines()),
 )
 """What dashboards of others still ask for: names of versions before 0.13, and the last one of them."""

@@ -43,6 +43,13 @@ _WINDOW = "5m"
 _WINDOW_SECONDS = 300
 _SIGHT = "1m"
 """How long a replica that no scrape meets is taken to be there, as in the recording rules."""
+_STEP = "$__interval"
+"""Time between two points; a window for what happens between them, so that no zoom misses anything."""
+
+_ZERO = "0 * max(prometheus_tsdb_head_series)"
+"""0 at all times when Prometheus ran, unlike `vector(0)`, which says so of an outage as well."""
+
+_SMOOTHED = "It is the mean of five minutes: after a start it takes that long to be right."
 
 _QUANTILES = (0.5, 0.95, 0.99)
 _TTFT = "vllm:time_to_first_token_seconds"
@@ -76,21 +83,27 @@ class _Endpoint:
         """What a counter gained within the window."""
         return f"{_sum(by)}(increase({self.series(name, where)}[{_WINDOW}]))"
 
-    def rate(self, name: str, by: str = "") -> str:
-        """What a counter gains per second."""
-        return f"{self.increase(name, by)} / {_WINDOW_SECONDS}"
+    def rate(self, name: str, by: str = "", where: str = "") -> str:
+        """What a counter gains per second; of one replica: since its birth, if that is not long ago."""
+        gained = self.increase(name, by, where)
+        each = f"{gained} / {_WINDOW_SECONDS}"
+        if by == "replica":
+            # Not every replica says when it was born.
+            each = f"({gained} / on (replica) clamp({self.age()}, 1, {_WINDOW_SECONDS}) or {each})"
+        return each
 
     def gauge(self, name: str, aggregation: str = "sum") -> str:
         """A gauge of each replica, whose engines are aggregated."""
         return f"{aggregation} by (replica) (last_over_time({self.series(name)}[{_SIGHT}]))"
 
     def quantile(self, quantile: float, family: str, by: str = "") -> str:
-        """A quantile of a histogram; NaN while nothing is counted."""
+        """A quantile of a histogram; nothing while nothing is counted."""
         buckets = self.increase(f"{family}_bucket", f"le, {by}" if by else "le")
-        return f"histogram_quantile({quantile}, {buckets})"
+        # Of nothing it is NaN, which no comparison lets through.
+        return f"histogram_quantile({quantile}, {buckets}) >= 0"
 
     def mean(self, family: str, by: str = "") -> str:
-        """The mean of a histogram; 0 while nothing is counted."""
+        """The mean of a histogram; nothing while nothing is counted."""
         return _ratio(self.increase(f"{family}_sum", by), self.increase(f"{family}_count", by))
 
     def spread(self, family: str) -> list[Query]:
@@ -102,14 +115,26 @@ class _Endpoint:
         """Share of what was looked up in a cache and found there."""
         return _ratio(self.increase(f"{cache}_hits_total", by), self.increase(f"{cache}_queries_total", by))
 
-    def sighted(self, ago: str = "") -> str:
-        """1 or more for each replica that was met in the last minute, or in the minute so long ago."""
-        running = f"replica:vllm:num_requests_running{{{self.target.selector}}}[{_SIGHT}]"
+    def sighted(self, window: str = _SIGHT, ago: str = "") -> str:
+        """1 or more for each replica that was met within the window, which may end some time ago."""
+        running = f"replica:vllm:num_requests_running{{{self.target.selector}}}[{window}]"
         return f"count by (replica) (last_over_time({running}{f' offset {ago}' if ago else ''}))"
+
+    def appeared(self) -> str:
+        """1 or more for each replica that was first met since the point before."""
+        return f"{self.sighted(_STEP)} unless {self.sighted(_STEP, _STEP)}"
+
+    def gone(self) -> str:
+        """1 or more for each replica that was last met before the point before."""
+        return f"{self.sighted(_STEP, _STEP)} unless {self.sighted(_STEP)}"
+
+    def born(self) -> str:
+        """Unix seconds when each replica was born."""
+        return self.gauge("vllm:generation_tokens_created", "max")
 
     def age(self) -> str:
         """Seconds since each replica was born."""
-        return f"time() - {self.gauge('vllm:generation_tokens_created', 'max')}"
+        return f"time() - {self.born()}"
 
     def coverage(self) -> str:
         """Share of the rules' evaluations that had a scrape of each replica."""
@@ -134,8 +159,9 @@ def build(target: Target) -> str:
         builders.Dashboard("Ministral 14B vLLM metrics monitoring")
         .uid(UID)
         .description(
-            f"The endpoint {target.job}. Read it from the top: the first row is the verdict, the others say "
-            "why, the last one whether to believe it. The verdict is on all replicas, whatever is chosen."
+            f"The endpoint {target.job}, model {target.labels['model']}. Read it from the top: the first row "
+            "is the verdict, the others say why, the last one whether to believe it. The verdict is on all "
+            "replicas, whatever is chosen."
         )
         .tags(["vllm"])
         .refresh("30s")
@@ -183,10 +209,9 @@ def _variables(endpoint: _Endpoint) -> Iterator[builders.QueryVariable]:
 
 
 def _annotations(endpoint: _Endpoint) -> Iterator[builders.AnnotationQuery]:
-    now, before = endpoint.sighted(), endpoint.sighted(_SIGHT)
     for name, color, shown, expr, text in (
-        ("Replica appeared", "green", True, f"{now} unless {before}", "{{replica}}"),
-        ("Replica gone", "purple", True, f"{before} unless {now}", "{{replica}}"),
+        ("Replica appeared", "green", True, endpoint.appeared(), "{{replica}}"),
+        ("Replica gone", "purple", True, endpoint.gone(), "{{replica}}"),
         # At first not shown: one that fires for hours would cover all panels, and has a lane of its own.
         ("Alert", "red", False, _firing("alertname, severity"), "{{alertname}} ({{severity}})"),
     ):
@@ -197,7 +222,7 @@ def _annotations(endpoint: _Endpoint) -> Iterator[builders.AnnotationQuery]:
             .enable(shown)
             .icon_color(color)
             .expr(expr)
-            # As long as a replica that is gone is taken to be there: each change meets one evaluation.
+            # At least: a shorter one would take a replica that was not met for a moment to be gone.
             .step(_SIGHT)
             .title_format(name)
             .text_format(text)
@@ -251,7 +276,7 @@ def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
             unit="none",
             decimals=0,
             queries=[
-                Query(f"{endpoint.fleet('vllm:replicas_seen')} or vector(0)", "seen"),
+                Query(f"{endpoint.fleet('vllm:replicas_seen')} or {_ZERO}", "seen"),
                 *endpoint.platform(Query(endpoint.fleet("vllm:replicas_ready"), "ready")),
             ],
             limits=Limits.falling(target.min_replicas),
@@ -279,6 +304,7 @@ def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
             unit="none",
             decimals=2,
             axis="times the allowed rate",
+            roomy=page.factor,
             queries=[
                 Query(
                     f"{endpoint.slo('errors:ratio1h')} / on (slo) "
@@ -290,13 +316,13 @@ def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
         ),
         Lanes(
             title="Alerts",
-            description="What fired when, critical and warning ones of this Prometheus. Nothing is normal. "
-            "The name of an alert is that of its runbook.",
+            description="What fired when, critical and warning ones of this Prometheus. Nothing is normal; a "
+            "gap is a time when Prometheus did not run. The name of an alert is that of its runbook.",
             unit="none",
             queries=[
                 Query(
                     f"{_firing('alertname')} or on () "
-                    'label_replace(vector(0), "alertname", "nothing fires", "", "")',
+                    f'label_replace({_ZERO}, "alertname", "nothing fires", "", "")',
                     "{{alertname}}",
                 )
             ],
@@ -310,7 +336,7 @@ def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
             unit="none",
             decimals=0,
             queries=[
-                Query(f'count(ALERTS{{{_FIRING},severity="{severity}"}}) or vector(0)', severity)
+                Query(f'count(ALERTS{{{_FIRING},severity="{severity}"}}) or {_ZERO}', severity)
                 for severity in ("critical", "warning")
             ],
             limits=Limits("green", ((1, "red"),)),
@@ -319,13 +345,13 @@ def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
         ),
         Numbers(
             title="Last answered scrape",
-            description="Time since the endpoint last answered a scrape. Up to some 15 s is normal, for the "
-            "clock of this panel ticks so. More means that all else on this page is the past.",
+            description="Time since the endpoint last answered a scrape. Some 5 s are normal: the clock of "
+            "this panel ticks so. Much more means that all else on this page is the past.",
             unit="s",
             decimals=0,
             queries=[
                 Query(
-                    f"time() - max(max_over_time((timestamp({up}) unless ({up} == 0))[1h:15s]))",
+                    f"time() - max(max_over_time((timestamp({up}) unless ({up} == 0))[1h:5s]))",
                     "ago",
                 )
             ],
@@ -340,7 +366,8 @@ def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
 def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
     objectives = endpoint.target.objectives
     http, finished = "http_requests_total", "vllm:request_success_total"
-    api = 'handler=~"/v1/.+"'
+    # As the objective of success counts: probes ask for GET /v1/models.
+    api = 'handler=~"/v1/.+",method="POST"'
 
     def answered(status: str) -> str:
         return endpoint.increase(http, where=f'{api},status="{status}"')
@@ -357,17 +384,18 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
         ),
         Lines(
             title="HTTP answers by handler and status",
-            description="Answers of vLLM itself per second. 4xx are wrong requests of callers, 5xx are "
-            "faults. What the gateway answers (401, 502, 503, 504) is in no metric. The very first "
-            "answer of its kind is not counted.",
+            description="Answers of vLLM itself to POST /v1/… per second, without probes and scrapes. 4xx "
+            "are wrong requests of callers, 5xx are faults. What the gateway answers (401, 502, 503, 504) is "
+            "in no metric. The very first answer of its kind is counted only if it is 5xx.",
             unit="reqps",
-            queries=[Query(endpoint.rate(http, "handler, status"), "{{handler}} {{status}}")],
+            queries=[Query(endpoint.rate(http, "handler, status", api), "{{handler}} {{status}}")],
         ),
         Lines(
             title="Failed share",
-            description="Share of requests that ended in error or were aborted, and of HTTP answers with 5xx "
-            "or 4xx. The dashed line is what the objective of success allows for error and 5xx; 4xx and "
-            "aborts are the callers', unless they come with a high TTFT.",
+            description="error: share of the requests that were not aborted; abort: share of all; 5xx and "
+            "4xx: shares of the answers to POST /v1/…. The dashed line is what the objective of success "
+            "allows for error and 5xx together; 4xx and aborts are the callers', unless they come with a "
+            "high TTFT. Gaps are times without requests.",
             unit="percentunit",
             roomy=0.05,
             queries=[
@@ -375,17 +403,17 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
                     Query(
                         _ratio(
                             endpoint.increase(finished, where=f'finished_reason="{reason}"'),
-                            endpoint.increase(finished),
+                            endpoint.increase(finished, where=counted),
                         ),
                         reason,
                     )
-                    for reason in ("error", "abort")
+                    for reason, counted in (("error", 'finished_reason!="abort"'), ("abort", ""))
                 ),
                 *(
                     Query(
                         _ratio(
                             # A status that never came has no series.
-                            f"({answered(status)} or vector(0))",
+                            f"({answered(status)} or {_ZERO})",
                             endpoint.increase(http, where=api),
                         ),
                         status,
@@ -406,9 +434,10 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
         ),
         Lines(
             title="Inter-token latency",
-            description="Between two tokens of a stream. The median stays flat while the queue grows; p99 "
-            "rises with long prompts, whose prefill holds up running streams, and with preemptions. Finer "
-            "than 10 ms it is only estimated.",
+            description="Between two tokens of a stream. The dashed line is the objective, kept by "
+            f"{_percent(objectives.inter_token_latency.ratio)} of gaps. The median stays flat while the "
+            "queue grows; p99 rises with long prompts, whose prefill holds up running streams, and with "
+            "preemptions. Finer than 10 ms it is only estimated.",
             unit="s",
             queries=endpoint.spread("vllm:inter_token_latency_seconds"),
             limits=Limits.rising(objectives.inter_token_latency.seconds),
@@ -420,7 +449,6 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
             "saturation row before suspecting the GPU.",
             unit="s",
             queries=endpoint.spread("vllm:request_time_per_output_token_seconds"),
-            limits=Limits.rising(objectives.inter_token_latency.seconds),
         ),
         Lines(
             title="End-to-end latency",
@@ -440,12 +468,10 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
         Lines(
             title="Time to first token p95 by replica",
             description="The replicas should be alike. One that stays above the others is cold (a new one, "
-            "for some minutes), busy with longer prompts, or on a worse GPU.",
+            "for some minutes), busy with longer prompts, or on a worse GPU. The dashed line is the "
+            "objective.",
             unit="s",
-            queries=[
-                # Without the comparison a replica that has nothing to do would be NaN.
-                Query(f"{endpoint.quantile(0.95, _TTFT, 'replica')} >= 0", "{{replica}}")
-            ],
+            queries=[Query(endpoint.quantile(0.95, _TTFT, "replica"), "{{replica}}")],
             limits=Limits.rising(objectives.time_to_first_token.seconds),
         ),
     )
@@ -463,7 +489,9 @@ def _slowness(endpoint: _Endpoint) -> Sequence[Panel]:
             title="Queue and prefill against TTFT, p95",
             description="Two areas, a line above them. Queue dominates: too few replicas or batch slots, "
             "look at the saturation. Prefill dominates: prompts are long or no longer cached. Quantiles do "
-            "not add up exactly, and below 0.3 s the areas are only estimated: then take the means.",
+            "not add up, and below 0.3 s the areas are only estimated: then take the means. The areas are "
+            "told when a request ends, the line at its first token: after a change they lag behind it by "
+            "the length of a request. The dashed line is the objective.",
             unit="s",
             queries=[
                 Query(endpoint.quantile(0.95, queue), "queue"),
@@ -476,8 +504,10 @@ def _slowness(endpoint: _Endpoint) -> Sequence[Panel]:
         ),
         Lines(
             title="Queue and prefill against TTFT, mean",
-            description="The same as means, which do add up and are exact for short times as well. A gap "
-            "below the line is time outside of the engine: tokenizing, the API server, images to be read.",
+            description="The same as means, which are exact for short times as well, and add up while the "
+            "load is steady. Queue and prefill are told when a request ends, TTFT at its first token: after "
+            "a change the areas follow by the length of a request. Only a gap below the line that lasts is "
+            "time outside of the engine: tokenizing, the API server, images to be read.",
             unit="s",
             queries=[
                 Query(endpoint.mean(queue), "queue"),
@@ -492,7 +522,7 @@ def _slowness(endpoint: _Endpoint) -> Sequence[Panel]:
             title="Waiting requests by replica",
             description="Requests in the queue of each replica. Now and then a few are normal. Waiting that "
             "lasts, not the use of the GPU, says that a replica is missing; on one replica alone it says "
-            "that the balancer is unfair.",
+            "that the balancer is unfair. A fraction is a mean over scrapes some seconds apart.",
             unit="short",
             queries=[Query(endpoint.gauge("vllm:num_requests_waiting"), "{{replica}}")],
         ),
@@ -500,16 +530,14 @@ def _slowness(endpoint: _Endpoint) -> Sequence[Panel]:
             title="Prompt length",
             description="Tokens per prompt. TTFT follows p95 when nothing waits: a rise here is callers who "
             "send more, not a slower GPU.",
-            unit="short",
-            axis="tokens",
+            unit="count:tokens",
             queries=endpoint.spread(length),
         ),
         Lines(
             title="Prompt tokens computed",
-            description="Prefill work per second: prompt tokens that no cache spared. When it levels off "
-            "while the queue grows, prefill is at its limit.",
-            unit="short",
-            axis="tokens/s",
+            description="Prefill work per second of each replica: prompt tokens that no cache spared. When "
+            "it levels off while the queue grows, prefill is at its limit.",
+            unit="count:tokens/s",
             queries=[
                 Query(endpoint.rate("vllm:request_prefill_kv_computed_tokens_sum", "replica"), "{{replica}}")
             ],
@@ -518,7 +546,7 @@ def _slowness(endpoint: _Endpoint) -> Sequence[Panel]:
             title="Prefix cache hit rate",
             description="Share of prompt tokens that were found in the prefix cache. What is normal depends "
             "on how much callers repeat; a sudden fall makes prefill, and so TTFT, longer: new replicas "
-            "start cold, and a full KV cache throws prefixes out.",
+            "start cold, and a full KV cache throws prefixes out. Gaps are times without prompts.",
             unit="percentunit",
             maximum=1,
             queries=[Query(endpoint.hits("vllm:prefix_cache"), "hit rate")],
@@ -534,7 +562,8 @@ def _saturation(endpoint: _Endpoint) -> Sequence[Panel]:
         Lines(
             title="Running requests by replica",
             description="Requests in the batch of each replica. Replicas should be alike; a full one beside "
-            f"an idle one is the balancer's doing. {_scaling(target)}",
+            f"an idle one is the balancer's doing. A fraction is a mean over scrapes some seconds apart. "
+            f"{_scaling(target)}",
             unit="short",
             queries=[
                 Query(running, "{{replica}}"),
@@ -579,9 +608,9 @@ def _saturation(endpoint: _Endpoint) -> Sequence[Panel]:
         Lines(
             title="Tokens per engine step by replica",
             description="How much work a step of the engine does: batching. It rises with load; low while "
-            "requests wait means that something other than the batch is full.",
-            unit="short",
-            axis="tokens",
+            "requests wait means that something other than the batch is full. Up to vLLM 0.22 prompt tokens "
+            "that were cached count as well.",
+            unit="count:tokens",
             queries=[Query(endpoint.mean("vllm:iteration_tokens_total", "replica"), "{{replica}}")],
             width=6,
         ),
@@ -630,7 +659,8 @@ def _scaling(target: Target) -> str:
         return "The platform scales on something else, so no line is drawn."
     return (
         f"The dashed line is the scaler's target of {target.running_target:g}: a mean above it brings a "
-        f"replica, until there are {target.max_replicas}."
+        f"replica, until there are {target.max_replicas}; if none comes for minutes, the platform has no "
+        "GPU. Far below it with several replicas the fleet is too large."
     )
 
 
@@ -641,9 +671,8 @@ def _throughput(endpoint: _Endpoint) -> Sequence[Panel]:
         Lines(
             title="Tokens per second",
             description="All replicas together; prompt tokens include cached ones. Generated tokens that "
-            "level off while requests wait are the capacity of the fleet.",
-            unit="short",
-            axis="tokens/s",
+            f"level off while requests wait are the capacity of the fleet. {_SMOOTHED}",
+            unit="count:tokens/s",
             queries=[
                 Query(f"{endpoint.fleet(f'vllm:{kind}_tokens:increase5m')} / {_WINDOW_SECONDS}", kind)
                 for kind in ("generation", "prompt")
@@ -652,25 +681,23 @@ def _throughput(endpoint: _Endpoint) -> Sequence[Panel]:
         Lines(
             title="Generated tokens per second by replica",
             description="One line for each replica, which is one set of GPUs. Equal load should give equal "
-            "lines; the highest one that was ever reached is what a replica can do.",
-            unit="short",
-            axis="tokens/s",
+            "lines; the highest one that was ever reached is what a replica can do. It is the mean of five "
+            "minutes, of a younger replica that since its birth.",
+            unit="count:tokens/s",
             queries=[Query(endpoint.rate("vllm:generation_tokens_total", "replica"), "{{replica}}")],
         ),
         Lines(
             title="Prompt tokens per second by replica",
             description="Prompt tokens that each replica took in, cached ones included. Peaks come with "
             "peaks of TTFT and of the time between tokens on the same replica.",
-            unit="short",
-            axis="tokens/s",
+            unit="count:tokens/s",
             queries=[Query(endpoint.rate("vllm:prompt_tokens_total", "replica"), "{{replica}}")],
         ),
         Lines(
             title="Tokens per request",
             description="What callers ask for: long prompts cost TTFT, long answers cost end-to-end time and "
             "KV cache. Latencies of two hours compare only where these are alike.",
-            unit="short",
-            axis="tokens",
+            unit="count:tokens",
             queries=[
                 *(
                     Query(endpoint.mean(f"vllm:request_{kind}_tokens"), f"{kind}, mean")
@@ -684,7 +711,7 @@ def _throughput(endpoint: _Endpoint) -> Sequence[Panel]:
             title="Goodput",
             description="Requests per second whose first token came in time, that is within "
             f"{first.seconds:g} s, and all that got a first token. Where the lines part, more load only "
-            "makes more late answers: that is the usable capacity.",
+            f"makes more late answers: that is the usable capacity. {_SMOOTHED}",
             unit="reqps",
             queries=[
                 Query(f"{in_time} / {_WINDOW_SECONDS}", "in time"),
@@ -732,7 +759,8 @@ def _cost(endpoint: _Endpoint) -> Sequence[Panel]:
         Lines(
             title="Cost per million tokens",
             description="At the pace of the last five minutes. The axis is logarithmic: an idle fleet costs "
-            "the same for hardly any token. Lower with larger batches; compare hours of equal load.",
+            "the same for hardly any token. Lower with larger batches; compare hours of equal load. "
+            f"{_SMOOTHED}",
             unit="currencyEUR",
             decimals=2,
             minimum=None,
@@ -748,9 +776,8 @@ def _cost(endpoint: _Endpoint) -> Sequence[Panel]:
 
 def _capacity(endpoint: _Endpoint) -> Sequence[Panel]:
     target = endpoint.target
-    now, before = endpoint.sighted(), endpoint.sighted(_WINDOW)
     # What happened in the last five minutes also tells of replicas that have gone since.
-    alive = f"and on (replica) {now}"
+    alive = f"and on (replica) {endpoint.sighted()}"
     aim = target.running_target
     steps = ((1, "green"),) if aim is None else ((aim / 2, "green"), (aim, "orange"))
     running = endpoint.gauge("vllm:num_requests_running")
@@ -762,9 +789,10 @@ def _capacity(endpoint: _Endpoint) -> Sequence[Panel]:
             "short for how long a replica needs to load its model.",
             unit="none",
             decimals=0,
+            stepped=True,
             roomy=target.max_replicas + 1,
             queries=[
-                Query(f"{endpoint.fleet('vllm:replicas_seen')} or vector(0)", "seen"),
+                Query(f"{endpoint.fleet('vllm:replicas_seen')} or {_ZERO}", "seen"),
                 *endpoint.platform(Query(endpoint.fleet("vllm:replicas_ready"), "ready")),
                 Query(f"vector({target.min_replicas})", "min"),
                 Query(f"vector({target.max_replicas})", "max"),
@@ -776,15 +804,16 @@ def _capacity(endpoint: _Endpoint) -> Sequence[Panel]:
         ),
         Lines(
             title="Replicas that came and went",
-            description="Within five minutes each: up those that appeared, down those that are gone. One at "
-            "a time is scaling; both at once is a replacement or a restart; again and again without a "
-            "change of load is a replica that dies (see its logs).",
+            description="Since the bar before (a minute, or more over a long time range): up those that "
+            "appeared, down those that are gone. One at a time is scaling; both at once is a replacement or "
+            "a restart; again and again without a change of load is a replica that dies (see its logs). "
+            "After an outage of Prometheus all of them appear.",
             unit="none",
             decimals=0,
             minimum=None,
             queries=[
-                Query(f"count({now} unless {before}) or vector(0)", "appeared"),
-                Query(f"-count({before} unless {now}) or vector(0)", "gone"),
+                Query(f"count({endpoint.appeared()}) or {_ZERO}", "appeared", step=_SIGHT),
+                Query(f"-count({endpoint.gone()}) or {_ZERO}", "gone", step=_SIGHT),
             ],
             bars=True,
             width=12,
@@ -798,61 +827,51 @@ def _capacity(endpoint: _Endpoint) -> Sequence[Panel]:
             decimals=0,
             queries=[Query(running, "{{replica}}")],
             limits=Limits("blue", steps),
-            width=12,
-        ),
-        Lines(
-            title="Mean of running requests",
-            description="Running requests per replica of the fleet. Above a target for minutes without a new "
-            "replica: the largest number is reached, or the platform has no GPU. Far below with several "
-            f"replicas: the fleet is too large. {_scaling(target)}",
-            unit="short",
-            queries=[
-                Query(
-                    _ratio(endpoint.fleet("vllm:num_requests_running"), endpoint.fleet("vllm:replicas_seen")),
-                    "per replica",
-                )
-            ],
-            limits=_scaled(target),
-            width=12,
+            width=16,
         ),
         Bars(
             title="Age of the replicas",
-            description="Time since each replica was born. Equal ages after a deployment are normal. Ages "
-            "that never pass some minutes are restarts.",
+            description="Time since each replica was born, the oldest first. Equal ages after a deployment "
+            "are normal. Ages that never pass some minutes are restarts.",
             unit="s",
-            queries=[Query(endpoint.age(), "{{replica}}")],
+            queries=[Query(f"sort_desc({endpoint.age()})", "{{replica}}")],
             limits=Limits("blue"),
         ),
         Table(
             title="Replicas one by one",
-            description="A row for each replica, named by its time of birth (Unix seconds). Rows should be "
-            "alike; one that differs is the one to look at. met: share of the rules' evaluations that saw "
-            "it.",
+            description="A row for each replica, the oldest first, named by its time of birth (Unix "
+            "seconds). Rows should be alike; one that differs is the one to look at. tokens/s: generated "
+            "ones, mean of five minutes or since the birth; running and waiting: means of the last scrapes; "
+            "met: share of the rules' evaluations in five minutes that saw it.",
             unit="short",
             label="replica",
+            sorted_by="born",
             queries=[
+                # The panel's unit counts milliseconds.
+                Query(f"sort(1000 * {endpoint.born()})", "born"),
                 Query(endpoint.age(), "age"),
                 Query(running, "running"),
                 Query(endpoint.gauge("vllm:num_requests_waiting"), "waiting"),
                 Query(endpoint.gauge("vllm:kv_cache_usage_perc", "max"), "KV cache"),
                 Query(f"{endpoint.rate('vllm:generation_tokens_total', 'replica')} {alive}", "tokens/s"),
-                Query(f"{endpoint.quantile(0.95, _TTFT, 'replica')} >= 0 {alive}", "TTFT p95"),
+                Query(f"{endpoint.quantile(0.95, _TTFT, 'replica')} {alive}", "TTFT p95"),
                 Query(f"{endpoint.coverage()} {alive}", "met"),
             ],
             overrides={
+                "born": {"unit": "dateTimeAsIso"},
                 "age": {"unit": "s"},
+                "running": {"decimals": 0},
+                "waiting": {"decimals": 0},
                 "KV cache": {"unit": "percentunit"},
                 "TTFT p95": {"unit": "s"},
                 "met": {"unit": "percentunit"},
             },
-            width=16,
+            width=24,
         ),
     )
 
 
 def _cache(endpoint: _Endpoint) -> Sequence[Panel]:
-    prompt = endpoint.increase("vllm:request_prompt_tokens_sum")
-    computed = endpoint.increase("vllm:request_prefill_kv_computed_tokens_sum")
     prefix, images = "vllm:prefix_cache", "vllm:mm_cache"
     return (
         Lines(
@@ -860,13 +879,11 @@ def _cache(endpoint: _Endpoint) -> Sequence[Panel]:
             description="Prompt tokens per second that were looked up in the prefix cache, and those that "
             "were there. found near 0 with chat traffic: the callers' prompts begin with something that "
             "changes (a date, an id), or prefix caching is off.",
-            unit="short",
-            axis="tokens/s",
+            unit="count:tokens/s",
             queries=[
                 Query(endpoint.rate(f"{prefix}_queries_total"), "looked up"),
                 Query(endpoint.rate(f"{prefix}_hits_total"), "found"),
             ],
-            width=6,
         ),
         Lines(
             title="Prefix cache hit rate by replica",
@@ -875,28 +892,16 @@ def _cache(endpoint: _Endpoint) -> Sequence[Panel]:
             unit="percentunit",
             maximum=1,
             queries=[Query(endpoint.hits(prefix, "replica"), "{{replica}}")],
-            width=6,
-        ),
-        Lines(
-            title="Cached share of prompts",
-            description="Share of the tokens of finished requests' prompts that did not have to be computed: "
-            "GPU time that was saved. It follows the hit rate by the length of a request.",
-            unit="percentunit",
-            maximum=1,
-            queries=[Query(_ratio(f"({prompt} - {computed})", prompt), "cached")],
-            width=6,
         ),
         Lines(
             title="Multimodal cache",
             description="Images and the like per second, looked up and found already processed. Flat at 0 "
             "while callers send text only.",
-            unit="short",
-            axis="items/s",
+            unit="count:items/s",
             queries=[
                 Query(endpoint.rate(f"{images}_queries_total"), "looked up"),
                 Query(endpoint.rate(f"{images}_hits_total"), "found"),
             ],
-            width=6,
         ),
     )
 
@@ -970,7 +975,7 @@ def _monitoring(endpoint: _Endpoint) -> Sequence[Panel]:
             unit="none",
             decimals=0,
             queries=[
-                Query(f"sum(fleet:vllm:unidentified_scrapes{{{target.selector}}}) or vector(0)", "unknown")
+                Query(f"sum(fleet:vllm:unidentified_scrapes{{{target.selector}}}) or {_ZERO}", "unknown")
             ],
             limits=Limits("green", ((1, "red"),)),
             width=6,
@@ -978,8 +983,8 @@ def _monitoring(endpoint: _Endpoint) -> Sequence[Panel]:
         Lines(
             title="Sampler coverage by replica",
             description="Share of the rules' evaluations in five minutes that had a scrape of the replica. "
-            "85 % and more is normal; lower makes rates noisy; a replica that sinks towards 0 while it lives "
-            "is hidden by the balancer. New replicas start low and dead ones end so.",
+            "About 90 %, now and then 75 %, is normal; lower makes rates noisy; a replica that sinks towards "
+            "0 while it lives is hidden by the balancer. New replicas start low and dead ones end so.",
             unit="percentunit",
             maximum=1,
             queries=[Query(endpoint.coverage(), "{{replica}}")],
@@ -1069,8 +1074,8 @@ def _sum(labels: str) -> str:
 
 
 def _ratio(part: str, whole: str) -> str:
-    """0 instead of NaN while there is nothing; a counter that gained anything gained 1 at least."""
-    return f"{part} / clamp_min({whole}, 1)"
+    """A share or a mean; of nothing there is none."""
+    return f"{part} / ({whole} > 0)"
 
 
 def _name(quantile: float) -> str:

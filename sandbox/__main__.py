@@ -48,7 +48,8 @@ def up(sandbox: Sandbox, console: Console, settings: Path | None) -> None:
     addresses = sandbox.addresses()[0]
 
     console.step("smoke test")
-    for line in smoke.checks(outputs, addresses, Path(sandbox.connection.ca_bundle)):
+    bundle = Path(sandbox.connection.ca_bundle)
+    for line in smoke.checks(outputs, addresses, bundle, smoke.samplers(engine.resources(STACK))):
         console.detail(f"ok: {line}")
     engine.capture("preview", "-s", STACK, "--expect-no-changes")
     console.detail("ok: a second `pulumi preview --expect-no-changes` is clean")
@@ -92,9 +93,12 @@ def dashboards(sandbox: Sandbox, console: Console, output: Path | None, seconds:
     """Writes the dashboards, with the data of the running Prometheus, as one HTML page."""
     if not sandbox.runs or not sandbox.addresses():
         raise ProcessError("no Prometheus runs in the local cloud; `make sandbox` starts one")
-    page = render(sandbox.dashboards()[0], sandbox.addresses()[0].prometheus, seconds=seconds)
     path = output or sandbox.folder.dashboards
-    path.write_text(page.html)
+    try:
+        page = render(sandbox.dashboards()[0], sandbox.addresses()[0].prometheus, seconds=seconds)
+        path.write_text(page.html, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ProcessError(f"no page of the dashboards: {error}") from error
     for name, problem in page.errors.items():
         console.detail(f"error in {name}: {problem}")
     for name in page.empty:

@@ -64,6 +64,12 @@ class Engine:
         )
         return outputs
 
+    def resources(self, stack: str) -> list[dict[str, Any]]:
+        """The resources in the state of a stack, secrets hidden."""
+        exported = json.loads(self.capture("stack", "export", "-s", stack))
+        resources: list[dict[str, Any]] = exported["deployment"]["resources"]
+        return resources
+
     def stacks(self) -> dict[str, int]:
         """The stacks of the project and how many resources each holds."""
         listed = json.loads(self.capture("stack", "ls", "--json"))

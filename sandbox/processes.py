@@ -26,7 +26,7 @@ MARK = "OVH_VLLM_SANDBOX"
 """Environment variable: absolute path of the sandbox's folder."""
 
 _POLL_S = 0.05
-_PROGRAMS = ("pulumi", "prometheus", "promtool", "alertmanager")
+_PROGRAMS = ("pulumi", "prometheus", "promtool", "alertmanager", "json_exporter")
 _PLUGIN_PREFIXES = ("pulumi-language-", "pulumi-resource-", "pulumi-analyzer-")
 _INTERPRETER = re.compile(r"(ba|da)?sh|python[\d.]*")
 _MODULE = re.compile(r"sandbox(\..+)?|pulumi\.dynamic")
@@ -55,9 +55,9 @@ def mark(sandbox: Path) -> dict[str, str]:
 def belongs_to_sandbox(command: Sequence[str]) -> bool:
     """Whether a marked process with this command line is part of the sandbox, rather than a user's own tool.
 
-    Parts are Pulumi, Prometheus, promtool and Alertmanager; the engine's plugins, be they programs or
-    scripts; dynamic providers; policy packs and plugins that a language host runs from their folder; the
-    modules of the package `sandbox`.
+    Parts are Pulumi, Prometheus, promtool, Alertmanager and json_exporter; the engine's plugins, be they
+    programs or scripts; dynamic providers; policy packs and plugins that a language host runs from their
+    folder; the modules of the package `sandbox`.
     """
     if not command:
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,21 @@ class Addresses:
     alertmanager: str
 
 
-def checks(outputs: Mapping[str, Any], addresses: Addresses, ca_bundle: Path) -> Iterator[str]:
+def samplers(resources: Iterable[Mapping[str, Any]]) -> int:
+    """How many jobs scrape the endpoint, by the resources of the stack's state."""
+    specs = [item["inputs"]["spec"] for item in resources if item["type"].endswith(":ScrapeConfig")]
+    return sum("sampler" in static["labels"] for spec in specs for static in spec["staticConfigs"])
+
+
+def checks(outputs: Mapping[str, Any], addresses: Addresses, ca_bundle: Path, samplers: int) -> Iterator[str]:
     """Runs the checks one by one, a line for each that holds; raises SmokeError at the first that does not.
 
-    `outputs` are the stack's outputs with secrets shown.
+    `outputs` are the stack's outputs with secrets shown, `samplers` how many jobs scrape the endpoint.
     """
     trusted = ssl.create_default_context(cafile=ca_bundle)
     with httpx.Client(timeout=30, verify=trusted, trust_env=False) as client:
         yield from _endpoint(client, outputs, addresses)
-        yield from _monitoring(client, outputs, addresses)
+        yield from _monitoring(client, addresses, samplers)
 
 
 def _endpoint(client: httpx.Client, outputs: Mapping[str, Any], addresses: Addresses) -> Iterator[str]:
@@ -66,11 +72,11 @@ def _endpoint(client: httpx.Client, outputs: Mapping[str, Any], addresses: Addre
     yield f"/metrics answers 200 with {metrics.text.count('# TYPE vllm:')} vLLM families"
 
 
-def _monitoring(client: httpx.Client, outputs: Mapping[str, Any], addresses: Addresses) -> Iterator[str]:
+def _monitoring(client: httpx.Client, addresses: Addresses, samplers: int) -> Iterator[str]:
     up = _await(
         lambda: _query(client, addresses, 'up{service="vllm", sampler!=""}'),
-        lambda result: bool(result) and all(sample["value"][1] == "1" for sample in result),
-        'up{service="vllm"} == 1 of every sampler',
+        lambda result: [sample["value"][1] for sample in result] == ["1"] * samplers,
+        f'up{{service="vllm"}} == 1 of {samplers} samplers',
     )
     job = up[0]["metric"]["job"]
     yield f"{len(up)} samplers scrape {job} at {up[0]['metric']['instance']}: up is 1"

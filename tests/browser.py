@@ -107,7 +107,10 @@ class Browser:
         # A profile of its own: nothing of the user is read, and two at once do not meet.
         profile = f"--user-data-dir={self._directory}"
         command = [self._program, *_FLAGS, size, profile, *options, address]
-        return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise AssertionError(f"{error} It wrote:\n{error.stderr!s}") from error
 
 
 def find(directory: Path) -> Browser:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from dashboards.page import document, grafana
 from dashboards.page.document import Page
@@ -32,14 +33,15 @@ def render(
 
     It shows `seconds` up to `end` (unix seconds): unless given, as long as each dashboard says, up to now.
     `scrape_seconds` is the scrape interval that Grafana's datasource is told. A query that Prometheus refuses
-    is an error of its panel; httpx.TransportError means that there is no Prometheus.
+    is an error of its panel; ValueError means that a text is no dashboard, or that its variables cannot be
+    had; httpx.TransportError that there is no Prometheus.
     """
     made = time.time() if end is None else end
     with Prometheus(prometheus_url) as prometheus, ThreadPoolExecutor(_AT_ONCE) as pool:
         reports = []
         newest: dict[str, list[float]] = {}
-        for text in dashboards.values():
-            board = Dashboard(json.loads(text))
+        for name, text in dashboards.items():
+            board = Dashboard(_definition(name, text))
             window = Window(made - (seconds or board.seconds), made, scrape_seconds)
             values = _values(board, window, prometheus)
             queries = board.queries(window, values)
@@ -51,14 +53,22 @@ def render(
     return replace(document.page(reports, made), answers=newest)
 
 
+def _definition(name: str, text: str) -> dict[str, Any]:
+    try:
+        definition = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{name} is no JSON: {error}") from error
+    if not isinstance(definition, dict) or "title" not in definition:
+        raise ValueError(f"{name} is no dashboard: it has no title")
+    return definition
+
+
 def _values(board: Dashboard, window: Window, prometheus: Prometheus) -> dict[str, Value]:
     """What the dashboard's variables stand for; one may use those before it."""
     values: dict[str, Value] = {}
     for variable in board.variables:
-        found: list[str] = []
-        if variable.kind == "query":
-            label, match = grafana.lookup(variable, values)
-            found = prometheus.label_values(label, match, window.start, window.end)
+        label, match = grafana.lookup(variable, values)
+        found = prometheus.label_values(label, match, window.start, window.end)
         values[variable.name] = variable.value(found)
     return values
 

@@ -25,15 +25,15 @@ def main() -> int:
     parser.add_argument("dashboards", nargs="+", type=Path, metavar="dashboard.json")
     arguments = parser.parse_args()
     try:
-        texts = {str(path): path.read_text() for path in arguments.dashboards}
+        texts = {str(path): path.read_text(encoding="utf-8") for path in arguments.dashboards}
         page = render(texts, arguments.prometheus, seconds=arguments.range)
+        arguments.output.write_text(page.html, encoding="utf-8")
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         sys.stderr.write(f"no answer from {arguments.prometheus}: {error}\n")
         return 1
-    arguments.output.write_text(page.html)
     for name, problem in page.errors.items():
         sys.stdout.write(f"error in {name}: {problem}\n")
     for name in page.empty:

@@ -5,12 +5,8 @@ const charts = (() => {
   const INK = "rgb(204, 204, 220)";
   const GRID = "rgba(240, 250, 255, 0.09)";
   const FONT = "12px Inter, Helvetica, Arial, sans-serif";
-  const LANE_TEXT = "#0b0c0e";
-  /** Colours of a heatmap from few to many, by the name of Grafana's scheme; on dark ground few is dark. */
-  const SCHEMES = {
-    Oranges: ["#7f2704", "#a63603", "#d94801", "#f16913", "#fd8d3c", "#fdae6b", "#fdd0a2", "#fee6ce", "#fff5eb"],
-    Spectral: ["#5e4fa2", "#3288bd", "#66c2a5", "#abdda4", "#e6f598", "#fee08b", "#fdae61", "#f46d43", "#9e0142"],
-  };
+  /** Colours of a heatmap from few to many: Grafana's scheme Oranges on dark ground. */
+  const HEAT = ["#7f2704", "#a63603", "#d94801", "#f16913", "#fd8d3c", "#fdae6b", "#fdd0a2", "#fee6ce", "#fff5eb"];
   const pen = document.createElement("canvas").getContext("2d");
   /** The charts of each report: they share the zoom. */
   const groups = new Map();
@@ -36,8 +32,8 @@ const charts = (() => {
     values: (_, splits, __, ___, step) => splits.map((seconds) => units.tick(seconds, step)),
   });
 
-  const axisOfValues = (scale, side, label, grid, values, more = {}) => ({
-    scale, side, stroke: INK, font: FONT, gap: 5, values,
+  const axisOfValues = (scale, label, grid, values, more = {}) => ({
+    scale, side: 3, stroke: INK, font: FONT, gap: 5, values,
     ...(label ? { label, labelFont: FONT, labelSize: 18, labelGap: 0 } : {}),
     size: (_, texts) => Math.ceil(textWidth(texts ?? []) + 14),
     grid: { show: grid, stroke: GRID, width: 1 }, ticks: { stroke: GRID, width: 1, size: 4 },
@@ -45,7 +41,7 @@ const charts = (() => {
   });
 
   /** A chart in `box`: what uPlot needs besides what all charts have in common. */
-  function plot(box, panel, report, options, data, rows) {
+  function plot(box, report, options, data, rows) {
     const tip = tooltip(box, rows);
     const chart = new uPlot({
       width: Math.max(box.clientWidth, 60), height: Math.max(box.clientHeight, 40),
@@ -53,14 +49,13 @@ const charts = (() => {
       cursor: { sync: { key: report.key }, points: { show: false }, drag: { x: true, y: false }, y: false, ...options.cursor,
         bind: { dblclick: () => () => { reset(report.key); return null; } } },
       series: options.series, axes: [axisOfTime(), ...options.axes], bands: options.bands ?? [],
-      scales: { x: { time: true, min: panel.start, max: panel.end, auto: false }, ...options.scales },
+      scales: { x: { time: true, min: report.start, max: report.end, auto: false }, ...options.scales },
       hooks: {
-        drawClear: options.under ?? [],
-        draw: [...(options.over ?? []), (u) => drawMarks(u, report)],
+        draw: [options.over, (u) => drawMarks(u, report)],
         setCursor: [tip],
       },
     }, data, box);
-    chart.window = { min: panel.start, max: panel.end };
+    chart.window = { min: report.start, max: report.end };
     groups.set(report.key, [...(groups.get(report.key) ?? []), chart]);
     new ResizeObserver(() => {
       const [width, height] = [box.clientWidth, box.clientHeight];
@@ -75,7 +70,7 @@ const charts = (() => {
 
   /** What is under the cursor, beside it: `rows(chart, index)` gives [colour, name, value] of each line. */
   function tooltip(box, rows) {
-    const tip = document.getElementById("tip") ?? document.body.appendChild(Object.assign(element("div"), { id: "tip" }));
+    const tip = document.getElementById("tip") ?? document.body.appendChild(Object.assign(element("div"), { id: "tip", hidden: true }));
     box.addEventListener("mouseleave", () => { tip.hidden = true; });
     return (chart) => {
       const { idx, left, top } = chart.cursor;
@@ -104,10 +99,7 @@ const charts = (() => {
   /** Vertical lines (or areas) of what happened, with a small triangle at the time axis. */
   function drawMarks(chart, { marks }) {
     const { ctx, bbox } = chart;
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height + 8 * devicePixelRatio);
-    ctx.clip();
+    clipped(chart, 8 * devicePixelRatio);
     const flags = [];
     const { min, max } = chart.scales.x;
     for (const { start, end, color, title, text } of marks.filter((mark) => mark.end >= min && mark.start <= max)) {
@@ -141,23 +133,19 @@ const charts = (() => {
     chart.over.append(...flags);
   }
 
-  /** Scale of an axis: its key tells axes apart that cannot be shared. */
-  const scaleKey = ({ field }) => [field.unit ?? "", field.min, field.max, field.custom?.axisSoftMin, field.custom?.axisSoftMax,
-    field.custom?.axisPlacement, field.custom?.scaleDistribution?.type].join("|");
-
-  function scaleOf({ field }) {
-    const { axisSoftMin, axisSoftMax, scaleDistribution } = field.custom ?? {};
+  /** Scale of the axis of values. */
+  function scaleOf({ min, max, custom: { axisSoftMax, scaleDistribution } = {} }) {
     if (scaleDistribution?.type === "log") {
-      return { distr: 3, log: scaleDistribution.log ?? 10,
-        range: (_, low, high) => uPlot.rangeLog(low > 0 ? low : 1, high > 0 ? high : 10, scaleDistribution.log ?? 10, true) };
+      return { distr: 3, log: 10, range: (_, low, high) => uPlot.rangeLog(low > 0 ? low : 1, high > 0 ? high : 10, 10, true) };
     }
     return {
       range: (_, low, high) => {
-        if (low === null || (low === 0 && high === 0)) [low, high] = [0, 1];
+        if (low === null) [low, high] = [0, 0];
+        if (low === 0 && high === 0 && axisSoftMax == null) high = 1;
         const bound = (hard, soft) => ({ pad: 0.1, hard: hard ?? undefined, soft: soft ?? 0, mode: soft == null ? 3 : 1 });
-        const [min, max] = uPlot.rangeNum(low, high, { min: bound(field.min, axisSoftMin), max: bound(field.max, axisSoftMax) });
-        const bottom = field.min ?? min;
-        return [bottom, Math.max(field.max ?? max, bottom + 1e-9)];
+        const [least, most] = uPlot.rangeNum(low, high, { min: bound(min), max: bound(max, axisSoftMax) });
+        const bottom = min ?? least;
+        return [bottom, Math.max(max ?? most, bottom + 1e-9)];
       },
     };
   }
@@ -168,11 +156,10 @@ const charts = (() => {
     const result = lines.map((values, index) => {
       const { mode = "none", group = "A" } = series[index].field.custom?.stacking ?? {};
       if (mode === "none") return values;
-      const key = `${group}|${scaleKey(series[index])}`;
-      const total = (sums.get(key) ?? values.map(() => 0)).map((sum, at) => sum + (values[at] ?? 0));
-      if (below.has(key)) bands.push({ series: [index + 1, below.get(key) + 1] });
-      sums.set(key, total);
-      below.set(key, index);
+      const total = (sums.get(group) ?? values.map(() => 0)).map((sum, at) => sum + (values[at] ?? 0));
+      if (below.has(group)) bands.push({ series: [index + 1, below.get(group) + 1] });
+      sums.set(group, total);
+      below.set(group, index);
       return total.map((sum, at) => (values[at] === null ? null : sum));
     });
     return { lines: result, bands };
@@ -181,35 +168,20 @@ const charts = (() => {
   // Each kind of chart: the entries of its legend, and how it is drawn once the legend has taken its room.
 
   function timeseries(panel, report) {
-    const all = panel.series.filter((item) => item.kind === "number" && !item.field.custom?.hideFrom?.viz);
-    const color = all.map((item) => fields.seriesColor(item, panel.series.indexOf(item)));
+    const all = panel.series.filter((item) => item.kind === "number");
+    const color = all.map(fields.seriesColor);
     const { lines, bands } = stacked(all, all.map((item) => item.values.map(drawable)));
-    const keys = [...new Set(all.map(scaleKey))];
-    const axes = keys.map((key, place) => {
-      const first = all.find((item) => scaleKey(item) === key);
-      const { unit, decimals, custom = {} } = first.field;
-      const right = custom.axisPlacement === "right" || (custom.axisPlacement !== "left" && place > 0);
-      const format = units.formatter(unit);
-      return axisOfValues(key, right ? 1 : 3, custom.axisLabel, place === 0,
-        (_, splits) => ticks(splits, format, decimals), { space: 30 });
-    });
-    const rows = (chart, index) => {
-      const { mode = "single", sort = "none" } = panel.options.tooltip ?? {};
-      const shown = all.map((item, at) => ({ item, at, value: item.values[index] ?? null }))
-        .filter(({ at, value }) => value !== null && chart.series[at + 1].show);
-      if (sort !== "none") shown.sort((one, other) => (one.value - other.value) * (sort === "desc" ? -1 : 1));
-      const nearest = () => shown.reduce((one, other) => (distance(chart, one, index) <= distance(chart, other, index) ? one : other));
-      return (mode === "single" && shown.length ? [nearest()] : shown)
-        .map(({ item, at, value }) => [color[at], item.name, fields.display(item, value, at).text]);
-    };
-    const distance = (chart, { at }, index) =>
-      Math.abs(chart.valToPos(chart.data[at + 1][index], keys.length ? scaleKey(all[at]) : "y") - chart.cursor.top);
-    const draw = (box) => plot(box, panel, report, {
-      axes, bands,
-      scales: Object.fromEntries(keys.map((key) => [key, scaleOf(all.find((item) => scaleKey(item) === key))])),
-      series: [{}, ...all.map((item, at) => line(item, color[at], bands.some((band) => band.series[0] === at + 1)))],
-      under: [(u) => keys.forEach((key) => drawThresholds(u, key, all.find((item) => scaleKey(item) === key).field, "area"))],
-      over: [(u) => keys.forEach((key) => drawThresholds(u, key, all.find((item) => scaleKey(item) === key).field, "line"))],
+    const field = all[0]?.field ?? {};
+    const format = units.formatter(field.unit);
+    const axis = axisOfValues("y", field.custom?.axisLabel, true, (_, splits) => ticks(splits, format, field.decimals), { space: 30 });
+    const rows = (chart, index) => all.map((item, at) => ({ item, at, value: item.values[index] ?? null }))
+      .filter(({ at, value }) => value !== null && chart.series[at + 1].show)
+      .sort((one, other) => other.value - one.value)
+      .map(({ item, at, value }) => [color[at], item.name, fields.display(item, value, at).text]);
+    const draw = (box) => plot(box, report, {
+      axes: [axis], bands, scales: { y: scaleOf(field) },
+      series: [{}, ...all.map((item, at) => line(item, color[at]))],
+      over: (u) => drawThresholds(u, field),
     }, [panel.times, ...lines], rows);
     return { draw, entries: all.map((item, at) => ({ item, color: color[at], at: at + 1 })) };
   }
@@ -221,25 +193,19 @@ const charts = (() => {
   }
 
   /** How uPlot draws a series. */
-  function line(item, color, onBand) {
-    const { drawStyle = "line", lineWidth = 1, fillOpacity = 0, lineInterpolation = "linear", lineStyle, showPoints = "auto",
-      pointSize = 5, spanNulls = false, gradientMode = "none" } = item.field.custom ?? {};
-    const paths = drawStyle === "bars" ? uPlot.paths.bars({ size: [0.7, 100] })
-      : drawStyle === "points" ? () => null
-        : lineInterpolation === "smooth" ? uPlot.paths.spline()
-          : lineInterpolation.startsWith("step") ? uPlot.paths.stepped({ align: lineInterpolation === "stepBefore" ? -1 : 1 })
-            : uPlot.paths.linear();
-    const fill = fillOpacity === 0 ? undefined
-      : gradientMode === "opacity" && !onBand ? (u) => fading(u, color, fillOpacity / 100) : fields.faded(color, fillOpacity / 100);
+  function line({ name, field: { custom = {} } }, color) {
+    const { drawStyle = "line", lineWidth = 1, fillOpacity = 0, lineInterpolation = "linear", lineStyle } = custom;
+    const bars = drawStyle === "bars";
     return {
-      scale: scaleKey(item), label: item.name, stroke: color, width: drawStyle === "points" ? 0 : lineWidth, fill, paths,
+      label: name, stroke: color, width: lineWidth,
+      fill: fillOpacity === 0 ? undefined : fields.faded(color, fillOpacity / 100),
+      paths: bars ? uPlot.paths.bars({ size: [0.7, 100] })
+        : lineInterpolation === "stepAfter" ? uPlot.paths.stepped({ align: 1 }) : uPlot.paths.linear(),
       dash: lineStyle?.fill === "dash" ? lineStyle.dash ?? [10, 10] : undefined,
-      spanGaps: spanNulls === true,
       points: {
-        size: pointSize, fill: color, width: 0,
-        show: drawStyle === "points" || showPoints === "always" ? true : drawStyle === "line" ? undefined : false,
+        size: 5, fill: color, width: 0, show: bars ? false : undefined,
         // A value between two gaps is no line: it is shown as a point.
-        filter: (u, at, show) => (show || drawStyle !== "line" ? null : alone(u.data[at])),
+        filter: (u, at, show) => (show || bars ? null : alone(u.data[at])),
       },
     };
   }
@@ -247,80 +213,60 @@ const charts = (() => {
   const alone = (values) => values.flatMap((value, at) =>
     (value !== null && (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null ? [at] : []));
 
-  function fading(chart, color, opacity) {
-    const { top, height } = chart.bbox;
-    if (!Number.isFinite(top + height)) return fields.faded(color, opacity);
-    const gradient = chart.ctx.createLinearGradient(0, top, 0, top + height);
-    gradient.addColorStop(0, fields.faded(color, opacity));
-    gradient.addColorStop(1, fields.faded(color, 0));
-    return gradient;
+  /** Thresholds as dashed lines. */
+  function drawThresholds(chart, field) {
+    if ((field.custom?.thresholdsStyle?.mode ?? "off") === "off") return;
+    const { ctx, bbox } = chart;
+    const { min, max } = chart.scales.y;
+    ctx.save();
+    ctx.setLineDash([10 * devicePixelRatio, 10 * devicePixelRatio]);
+    for (const [least, color] of fields.steps(field)) {
+      if (least < min || least > max) continue;
+      const y = chart.valToPos(least, "y", true);
+      [ctx.strokeStyle, ctx.lineWidth] = [fields.faded(color, 0.7), 2 * devicePixelRatio];
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+    }
+    ctx.restore();
   }
 
-  function drawThresholds(chart, key, field, kind) {
-    const mode = field.custom?.thresholdsStyle?.mode ?? "off";
-    if (!mode.includes(kind) && !(kind === "line" && mode.includes("dashed"))) return;
-    const { ctx, bbox } = chart;
-    const { min, max } = chart.scales[key];
-    const limits = fields.steps(field, [field.min ?? min, field.max ?? max]);
+  /** Nothing is drawn outside of the chart until the context is restored. */
+  function clipped({ ctx, bbox }, below = 0) {
     ctx.save();
     ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height + below);
     ctx.clip();
-    limits.forEach(([least, color], index) => {
-      const y = chart.valToPos(Math.max(least, min), key, true);
-      if (kind === "area") {
-        const top = chart.valToPos(Math.min(limits[index + 1]?.[0] ?? max, max), key, true);
-        ctx.fillStyle = fields.faded(color, 0.1);
-        ctx.fillRect(bbox.left, top, bbox.width, Math.max(0, y - top));
-      } else if (Number.isFinite(least) && least >= min && least <= max) {
-        [ctx.strokeStyle, ctx.lineWidth] = [fields.faded(color, 0.7), 2 * devicePixelRatio];
-        if (mode.includes("dashed")) ctx.setLineDash([10 * devicePixelRatio, 10 * devicePixelRatio]);
-        ctx.beginPath();
-        ctx.moveTo(bbox.left, y);
-        ctx.lineTo(bbox.left + bbox.width, y);
-        ctx.stroke();
-      }
-    });
-    ctx.restore();
   }
 
   /** Lanes: each series a row of boxes, equal neighbours in one. */
   function lanes(panel, report) {
     const all = panel.series.filter((item) => item.kind !== "time");
     const count = all.length;
-    const merge = panel.options.mergeValues ?? true;
-    const show = all.map((item, at) => shownAs(item, at, merge));
+    const show = all.map(shownAs);
     const step = panel.times.length > 1 ? Math.min(...panel.times.slice(1).map((time, at) => time - panel.times[at])) : 15;
     const middle = all.map((_, at) => count - at - 0.5);
     const height = panel.options.rowHeight ?? 0.9;
     const boxes = (u) => {
       const { ctx } = u;
-      const ratio = devicePixelRatio;
-      ctx.save();
-      ctx.beginPath();
-      ctx.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height);
-      ctx.clip();
+      clipped(u);
       all.forEach((item, at) => {
         const [top, bottom] = [middle[at] + height / 2, middle[at] - height / 2].map((y) => u.valToPos(y, "lanes", true));
-        for (const [start, end, { text, color }] of runs(panel.times, item.values.map(show[at]), step, merge)) {
+        for (const [start, end, { color }] of runs(panel.times, item.values.map(show[at]), step)) {
           const [from, to] = [u.valToPos(start, "x", true), u.valToPos(end, "x", true)];
           ctx.fillStyle = fields.faded(color, (item.field.custom?.fillOpacity ?? 70) / 100);
           ctx.fillRect(from, top, to - from, bottom - top);
-          ctx.font = FONT.replace("12px", `${12 * ratio}px`);
-          if (panel.options.showValue !== "never" && ctx.measureText(text).width + 12 * ratio < to - from) {
-            [ctx.fillStyle, ctx.textBaseline, ctx.textAlign] = [LANE_TEXT, "middle", "left"];
-            ctx.fillText(text, Math.max(from, u.bbox.left) + 6 * ratio, (top + bottom) / 2);
-          }
         }
       });
       ctx.restore();
     };
     const names = [...all].reverse().map((item) => item.name);
-    const draw = (box) => plot(box, panel, report, {
-      axes: [axisOfValues("lanes", 3, "", false, () => names, { splits: () => [...middle].reverse(), ticks: { show: false } })],
+    const draw = (box) => plot(box, report, {
+      axes: [axisOfValues("lanes", "", false, () => names, { splits: () => [...middle].reverse(), ticks: { show: false } })],
       scales: { lanes: { range: () => [0, count] } },
       series: [{}, ...all.map(() => ({ scale: "lanes", paths: () => null, points: { show: false } }))],
-      over: [boxes],
+      over: boxes,
     }, [panel.times, ...all.map((_, at) => panel.times.map(() => middle[at]))], (_, index) => all.flatMap((item, at) => {
       const shown = show[at](item.values[index] ?? null);
       return shown ? [[shown.color, item.name, shown.text]] : [];
@@ -331,14 +277,14 @@ const charts = (() => {
   }
 
   /** The function from a value of a lane to its {text, color}; null where the lane is empty. */
-  function shownAs(item, index, merge) {
-    const limits = fields.steps(item.field, fields.bounds(item.field, item.values));
-    // Like Grafana: what is coloured by thresholds and merged is shown as the threshold that it is above.
-    const byThreshold = merge && item.kind === "number" && item.field.color?.mode === "thresholds";
+  function shownAs(item, index) {
+    const limits = fields.steps(item.field);
+    // Like Grafana: what is coloured by thresholds is shown as the threshold that it is above.
+    const byThreshold = item.kind === "number" && item.field.color?.mode === "thresholds";
     const format = (value) => units.formatter(item.field.unit)(value, item.field.decimals);
     return (value) => {
       if (value === null || Number.isNaN(value)) return null;
-      if (!byThreshold) return fields.display(item, value, index, limits);
+      if (!byThreshold) return fields.display(item, value, index);
       const at = limits.findLastIndex(([least]) => value >= least);
       const text = at > 0 ? `${format(limits[at][0])}+` : limits.length > 1 ? `< ${format(limits[1][0])}` : "";
       return { text, color: limits[Math.max(at, 0)][1] };
@@ -346,13 +292,13 @@ const charts = (() => {
   }
 
   /** Boxes of a lane as [start, end, shown]; a value lasts until the next point. */
-  function runs(times, values, step, merge) {
+  function runs(times, values, step) {
     const found = [];
     times.forEach((time, at) => {
       const value = values[at] ?? null;
       if (value === null) return;
       const last = found.at(-1);
-      if (merge && last && last[2].text === value.text && last[2].color === value.color && time - last[1] < step / 2) last[1] = time + step;
+      if (last && last[2].text === value.text && last[2].color === value.color && time - last[1] < step / 2) last[1] = time + step;
       else found.push([time, time + step, value]);
     });
     return found;
@@ -361,15 +307,12 @@ const charts = (() => {
   /** Buckets of a histogram over time: the more in a bucket, the brighter. */
   function heatmap(panel, report) {
     const rows = panel.series;
-    const { scheme = "Oranges", reverse = false } = panel.options.color ?? {};
-    const scale = SCHEMES[scheme] ?? SCHEMES.Oranges;
-    const colors = reverse ? [...scale].reverse() : scale;
     const hidden = panel.options.filterValues?.le ?? 1e-9;
     const counts = rows.flatMap((item) => item.values).filter((value) => value > hidden);
     const [least, most] = counts.length ? [counts.reduce((a, b) => Math.min(a, b)), counts.reduce((a, b) => Math.max(a, b))] : [0, 1];
     const color = (value) => {
-      const place = (most > least ? (value - least) / (most - least) : 1) * (colors.length - 1);
-      return mixed(colors[Math.floor(place)], colors[Math.ceil(place)], place % 1);
+      const place = (most > least ? (value - least) / (most - least) : 1) * (HEAT.length - 1);
+      return mixed(HEAT[Math.floor(place)], HEAT[Math.ceil(place)], place % 1);
     };
     const format = units.formatter(panel.options.yAxis?.unit ?? rows[0]?.field.unit);
     const bound = (item) => {
@@ -379,10 +322,7 @@ const charts = (() => {
     const step = panel.times.length > 1 ? panel.times[1] - panel.times[0] : 15;
     const cells = (u) => {
       const gap = (panel.options.cellGap ?? 1) * devicePixelRatio;
-      u.ctx.save();
-      u.ctx.beginPath();
-      u.ctx.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height);
-      u.ctx.clip();
+      clipped(u);
       rows.forEach((item, row) => {
         const [bottom, top] = [u.valToPos(row, "buckets", true), u.valToPos(row + 1, "buckets", true)];
         item.values.forEach((value, at) => {
@@ -394,8 +334,8 @@ const charts = (() => {
       });
       u.ctx.restore();
     };
-    const draw = (box) => plot(box, panel, report, {
-      axes: [axisOfValues("buckets", 3, "", false, (_, splits) => splits.map((row) => (row > 0 ? bound(rows[row - 1]) : "")), {
+    const draw = (box) => plot(box, report, {
+      axes: [axisOfValues("buckets", "", false, (_, splits) => splits.map((row) => (row > 0 ? bound(rows[row - 1]) : "")), {
         splits: (u) => {
           const every = Math.max(1, Math.ceil((rows.length * 18) / Math.max(u.bbox.height / devicePixelRatio, 1)));
           return [...Array(rows.length + 1).keys()].filter((row) => (rows.length - row) % every === 0);
@@ -403,13 +343,13 @@ const charts = (() => {
       })],
       scales: { buckets: { range: () => [0, rows.length] } },
       series: [{}, ...rows.map(() => ({ scale: "buckets", paths: () => null, points: { show: false } }))],
-      over: [cells],
+      over: cells,
     }, [panel.times, ...rows.map((_, row) => panel.times.map(() => row))], (u, index) => {
       const row = Math.floor(u.posToVal(u.cursor.top, "buckets"));
       const value = rows[row]?.values[index];
       return value > hidden ? [[color(value), `up to ${bound(rows[row])}`, units.formatter("short")(value)]] : [];
     });
-    return { draw, scale: { colors, least, most } };
+    return { draw, scale: { colors: HEAT, least, most } };
   }
 
   function mixed(one, other, share) {

@@ -18,7 +18,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-Kind = Literal["timeseries", "stat", "gauge", "bargauge", "heatmap", "table", "state-timeline", "text"]
+from dashboards.page import words
 
 _SCRIPTS = ("vendor/uPlot.iife.min.js", "units.js", "fields.js", "charts.js", "page.js")
 _STYLES = ("vendor/uPlot.min.css", "page.css")
@@ -51,8 +51,8 @@ class Series:
 class Panel:
     """One panel and what is in it."""
 
-    kind: Kind | str
-    """Another kind than the known ones shows what `error` says."""
+    kind: words.Kind | str
+    """Of another kind than the known ones the page says that it does not draw it."""
     title: str
     place: Place
     description: str = ""
@@ -66,11 +66,12 @@ class Panel:
     error: str = ""
     nothing: str = ""
     """Shown where there is no data; "No data" if empty."""
-    note: str = ""
-    """Shown at the right of the title, such as another time range."""
-    start: float = 0
-    end: float = 0
-    """Unix seconds, if the panel shows another time range than its report."""
+
+    @property
+    def problem(self) -> str:
+        """The error, and what of the panel the page cannot draw."""
+        unknown = words.unknown(self.kind, self.options, [item.field for item in self.series])
+        return "; ".join(dict.fromkeys(filter(None, [self.error, *unknown])))
 
     @property
     def empty(self) -> bool:
@@ -139,8 +140,8 @@ class Page:
 def page(reports: Sequence[Report], made: float) -> Page:
     """The page of some reports; `made` is when their data were read (unix seconds)."""
     named = [(f"{report.title} / {panel.title}", panel) for report in reports for panel in report.panels]
-    errors = {name: panel.error for name, panel in named if panel.error}
-    empty = [name for name, panel in named if panel.empty and not panel.error]
+    errors = {name: panel.problem for name, panel in named if panel.problem}
+    empty = [name for name, panel in named if panel.empty and name not in errors]
     data = {"made": made, "reports": [_report(report) for report in reports]}
     text = _HTML.format(
         title=html.escape(" · ".join(report.title for report in reports)),
@@ -184,19 +185,18 @@ def _report(report: Report) -> dict[str, Any]:
         "links": dict(report.links),
         "marks": [vars(mark) for mark in report.marks],
         "sections": [
-            {"title": section.title, "panels": [_panel(panel, report) for panel in section.panels]}
+            {"title": section.title, "panels": [_panel(panel) for panel in section.panels]}
             for section in report.sections
         ],
     }
 
 
-def _panel(panel: Panel, report: Report) -> dict[str, Any]:
+def _panel(panel: Panel) -> dict[str, Any]:
     return {
         **vars(panel),
         "place": vars(panel.place),
         "empty": panel.empty,
-        "start": panel.start or report.start,
-        "end": panel.end or report.end,
+        "error": panel.problem,
         "series": [
             {**vars(item), "values": [_number(value) for value in item.values]} for item in panel.series
         ],

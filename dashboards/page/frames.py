@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,8 +12,8 @@ Scalar = float | str | None
 Kind = Literal["time", "number", "string"]
 
 
-class TransformationError(Exception):
-    """A dashboard uses a transformation that this module does not know."""
+class UnknownError(Exception):
+    """A panel uses something that this module does not know."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +41,12 @@ class Frame:
 
 def series(ref: str, legend: str, result: Iterable[Mapping[str, Any]]) -> list[Frame]:
     """A frame for each series: its times and its values, named by the legend."""
-    result = list(result)
-    keys = {key for item in result for key in item["metric"]}
-    single = next(iter(keys)) if len(keys) == 1 else None
     frames = []
     for item in result:
-        found = samples(item)
-        labels = item["metric"]
-        name = _name(legend, labels, single)
-        frames.append(
-            Frame(
-                ref,
-                (
-                    Field("Time", "time", [time for time, _ in found]),
-                    Field(name, "number", [value for _, value in found], labels),
-                ),
-            )
-        )
+        found, labels = samples(item), item["metric"]
+        times = Field("Time", "time", [time for time, _ in found])
+        values = Field(_name(legend, labels), "number", [value for _, value in found], labels)
+        frames.append(Frame(ref, (times, values)))
     return frames
 
 
@@ -92,33 +80,30 @@ def buckets(frames: Sequence[Frame]) -> list[Frame]:
 
 
 def transform(frames: Sequence[Frame], transformations: Iterable[Mapping[str, Any]]) -> list[Frame]:
-    """What a panel's transformations, one after the other, make of its frames."""
+    """What a panel's transformations, one after the other, make of its frames; may raise UnknownError."""
     current = list(frames)
     for step in transformations:
-        if step.get("disabled"):
-            continue
         change = _TRANSFORMATIONS.get(step["id"])
         if change is None:
-            raise TransformationError(
+            raise UnknownError(
                 f"this page does not know the transformation {step['id']}, only {', '.join(_TRANSFORMATIONS)}"
             )
         current = change(current, step.get("options") or {})
     return current
 
 
-def configured(
-    frame: Frame, item: Field, defaults: Mapping[str, Any], overrides: Sequence[Any]
-) -> dict[str, Any]:
-    """The field's configuration: the panel's defaults and each override that matches."""
-    config = copy.deepcopy(dict(defaults))
+def configured(item: Field, defaults: Mapping[str, Any], overrides: Sequence[Any]) -> Mapping[str, Any]:
+    """The field's configuration: the panel's defaults and each override of its name (or UnknownError)."""
+    config = defaults
     for override in overrides:
-        if _matches(override["matcher"], frame, item):
+        matcher = override["matcher"]
+        if matcher["id"] != "byName":
+            raise UnknownError(
+                f"this page does not know the matcher {matcher['id']} of overrides, only byName"
+            )
+        if matcher["options"] == item.name:
             for change in override["properties"]:
-                _assign(config, change["id"].split("."), change.get("value"))
-    if name := config.get("displayName"):
-        config["displayName"] = re.sub(
-            r"\$\{__field\.labels\.(\w+)\}", lambda match: item.labels.get(match[1], ""), name
-        )
+                config = _assigned(config, change["id"].split("."), change.get("value"))
     return config
 
 
@@ -133,38 +118,17 @@ def samples(item: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [(float(time), float(value)) for time, value in pairs]
 
 
-def _name(text: str, labels: Mapping[str, str], single: str | None) -> str:
-    if text and text != "__auto":
+def _name(text: str, labels: Mapping[str, str]) -> str:
+    if text:
         return legend(text, labels)
-    if single is not None:
-        return labels.get(single, "")
     inside = ", ".join(f'{key}="{value}"' for key, value in labels.items() if key != "__name__")
     return labels.get("__name__", "") + (f"{{{inside}}}" if inside else "") or "Value"
 
 
-def _matches(matcher: Mapping[str, Any], frame: Frame, item: Field) -> bool:
-    wanted = matcher.get("options")
-    match matcher["id"]:
-        case "byName":
-            return item.name == wanted
-        case "byRegexp":
-            return _pattern(str(wanted)).search(item.name) is not None
-        case "byFrameRefID":
-            return frame.ref == wanted and item.kind != "time"
-        case "byType":
-            return item.kind == wanted
-    return False
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    """A regular expression that is perhaps written as `/…/`."""
-    return re.compile(text[1:-1] if len(text) > 1 and text[0] == text[-1] == "/" else text)
-
-
-def _assign(config: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    for key in path[:-1]:
-        config = config.setdefault(key, {})
-    config[path[-1]] = value
+def _assigned(config: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy with another value at the path."""
+    first, *rest = path
+    return {**config, first: _assigned(config.get(first) or {}, rest, value) if rest else value}
 
 
 def _merge(frames: Sequence[Frame], _: Mapping[str, Any]) -> list[Frame]:

@@ -5,6 +5,7 @@ Pure: who asks Prometheus is not known here.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,8 +21,6 @@ from dashboards.page.variables import Value, Variable
 
 _GRID_PIXELS = 1600
 """Width of the page that queries are made for: a point for each pixel at most."""
-_MOST_POINTS = 11_000
-"""Prometheus refuses more points of a series."""
 _NICE_SECONDS = (
     *(1, 2, 5, 10, 15, 20, 30),
     *(60 * minutes for minutes in (1, 2, 5, 10, 15, 20, 30)),
@@ -29,7 +28,13 @@ _NICE_SECONDS = (
 )
 """Steps that Grafana chooses from."""
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
-_KINDS = ("timeseries", "stat", "gauge", "bargauge", "heatmap", "table", "state-timeline", "text")
+_FORMATS = ("time_series", "table", "heatmap")
+_UNREAD = {
+    "panel": ("interval", "maxDataPoints", "repeat", "timeFrom", "timeShift"),
+    "query": ("hide",),
+    "transformation": ("disabled", "filter"),
+}
+"""Words that would change what is asked or shown; none of them is read here."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Window:
         """Seconds between two points of a series on so many pixels; `least` is asked for by the panel."""
         ideal = (self.end - self.start) / max(pixels, 1)
         nice = min(_NICE_SECONDS, key=lambda step: abs(step - ideal))
-        return max(nice, least, math.ceil((self.end - self.start) / _MOST_POINTS))
+        return max(nice, least)
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class Dashboard:
                 title = frame.legend(item.get("titleFormat") or item["name"], labels)
                 text = frame.legend(item.get("textFormat") or "", labels)
                 color = item.get("iconColor") or "red"
-                for start, end in _periods(found["values"], query.step, bool(item.get("useValueForTime"))):
+                for start, end in _periods(found["values"], query.step):
                     yield Mark(start, end, title, text, color)
 
 
@@ -189,29 +194,16 @@ def seconds(duration: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
-def _panel_window(panel: Mapping[str, Any], window: Window) -> Window:
-    """The window of a panel, which may have its own length."""
-    if not panel.get("timeFrom"):
-        return window
-    return Window(window.end - seconds(panel["timeFrom"]), window.end, window.scrape)
-
-
 def _asked(panel: Mapping[str, Any], window: Window, values: Mapping[str, Value]) -> Iterator[_Asked]:
     """The queries of a panel."""
-    window = _panel_window(panel, window)
-    pixels = panel.get("maxDataPoints") or _GRID_PIXELS * panel["gridPos"]["w"] / 24
+    pixels = _GRID_PIXELS * panel["gridPos"]["w"] / 24
     for target in panel.get("targets") or []:
-        if target.get("hide") or not target.get("expr"):
-            continue
-        interval = variables.in_query(target.get("interval") or panel.get("interval") or "", values)
-        least = seconds(interval.lstrip(">")) if interval else window.scrape
-        form, legend = target.get("format") or "time_series", target.get("legendFormat") or ""
-        at_end = bool(target.get("instant"))
-        # Grafana asks for the range unless it is told not to; a query may ask for both.
-        for instant, wanted in ((False, target.get("range", not at_end)), (True, at_end)):
-            if wanted:
-                query = _query(target["expr"], window, values, pixels, least, instant=instant)
-                yield _Asked(target.get("refId") or "A", legend, form, query)
+        if target.get("expr"):
+            instant = bool(target.get("instant"))
+            least = seconds(target["interval"]) if target.get("interval") else window.scrape
+            query = _query(target["expr"], window, values, pixels, least, instant=instant)
+            form, legend = target.get("format") or "time_series", target.get("legendFormat") or ""
+            yield _Asked(target.get("refId") or "A", legend, form, query)
 
 
 def _query(
@@ -232,16 +224,10 @@ def _query(
 
 def _builtin(window: Window, step: float, scrape: float) -> dict[str, Value]:
     """Grafana's own variables."""
-    length = window.end - window.start
     texts = {
         "__interval": f"{step:g}s",
-        "__interval_ms": f"{step * 1000:.0f}",
         "__rate_interval": f"{max(step + scrape, 4 * scrape):g}s",
-        "__range": f"{length:.0f}s",
-        "__range_s": f"{length:.0f}",
-        "__range_ms": f"{length * 1000:.0f}",
-        "__from": f"{window.start * 1000:.0f}",
-        "__to": f"{window.end * 1000:.0f}",
+        "__range": f"{window.end - window.start:.0f}s",
     }
     return {name: Value((text,), text) for name, text in texts.items()}
 
@@ -254,19 +240,20 @@ def _panel(
     answers: Mapping[Query, Answer],
 ) -> Panel:
     """A panel of the page."""
-    own = _panel_window(panel, window)
     grid = panel["gridPos"]
-    frames, problems = _frames(panel, window, values, answers)
+    asked = list(_asked(panel, window, values))
+    frames, problems = _frames(asked, answers)
+    problems += _unread(panel, asked)
+    times: list[float] = []
+    series: list[Series] = []
     try:
         frames = frame.transform(frames, panel.get("transformations") or [])
-    except frame.TransformationError as error:
+        if panel["type"] == "table":
+            series = _columns(panel, frames)
+        else:
+            times, series = _lines(panel, frames, [item.query for item in asked])
+    except frame.UnknownError as error:
         problems.append(str(error))
-    if panel["type"] not in _KINDS:
-        problems.append(f"this page draws no panels of type {panel['type']}, only {', '.join(_KINDS)}")
-    if panel["type"] == "table":
-        times, series = _columns(panel, frames)
-    else:
-        times, series = _lines(panel, frames, (item.query for item in _asked(panel, window, values)))
     content = (panel.get("options") or {}).get("content") or ""
     defaults = (panel.get("fieldConfig") or {}).get("defaults") or {}
     return Panel(
@@ -281,20 +268,33 @@ def _panel(
         markup=_MARKDOWN.render(variables.in_text(content, values)) if content else "",
         nothing=defaults.get("noValue") or "",
         error="; ".join(dict.fromkeys(problems)),
-        note="" if own == window else f"Last {panel['timeFrom']}",
-        start=own.start,
-        end=own.end,
     )
 
 
 _MARKDOWN = MarkdownIt("js-default")
 
 
-def _frames(
-    panel: Mapping[str, Any], window: Window, values: Mapping[str, Value], answers: Mapping[Query, Answer]
-) -> tuple[list[frame.Frame], list[str]]:
+def _unread(panel: Mapping[str, Any], asked: Iterable[_Asked]) -> Iterator[str]:
+    """What of a panel's queries is not known here."""
+    targets, transformations = panel.get("targets") or [], panel.get("transformations") or []
+    for what, items in ("panel", [panel]), ("query", targets), ("transformation", transformations):
+        for item, key in itertools.product(items, _UNREAD[what]):
+            if item.get(key):
+                yield f"this page does not know {key} of a {what}"
+    for target in targets:
+        if target.get("instant") and target.get("range"):
+            yield "this page does not know a query that is both instant and range"
+        if target.get("legendFormat") == "__auto":
+            yield "this page does not know legendFormat '__auto'"
+    for item in asked:
+        if item.form not in _FORMATS:
+            yield f"this page does not know the format {item.form} of a query, only {', '.join(_FORMATS)}"
+        for reference in variables.left(item.query.expression):
+            yield f"this page does not know the variable {reference}"
+
+
+def _frames(asked: Sequence[_Asked], answers: Mapping[Query, Answer]) -> tuple[list[frame.Frame], list[str]]:
     """What the panel's queries found, and what went wrong."""
-    asked = list(_asked(panel, window, values))
     several = len({item.ref for item in asked}) > 1
     frames: list[frame.Frame] = []
     problems: list[str] = []
@@ -311,47 +311,40 @@ def _frames(
 
 
 def _lines(
-    panel: Mapping[str, Any], frames: Sequence[frame.Frame], queries: Iterable[Query]
+    panel: Mapping[str, Any], frames: Sequence[frame.Frame], queries: Sequence[Query]
 ) -> tuple[list[float], list[Series]]:
     """Numbers of all frames on all times that were asked for: where a series has no value there is a gap."""
     columns = [
-        (item, part, next(column for column in item.fields if column.kind == "time"))
+        (part, next(column for column in item.fields if column.kind == "time"))
         for item in frames
         for part in item.fields
         if part.kind == "number"
     ]
-    times = {float(time) for _, _, column in columns for time in column.values if time is not None}
+    times = {float(time) for _, column in columns for time in column.values if time is not None}
     for query in queries if columns else ():
         times |= query.times()
     grid = sorted(times)
     series = []
-    for item, part, column in columns:
+    for part, column in columns:
         known = dict(zip(column.values, part.values, strict=True))
-        series.append(_series(panel, item, part, [known.get(time) for time in grid]))
+        series.append(_series(panel, part, [known.get(time) for time in grid]))
     return grid, series
 
 
-def _columns(panel: Mapping[str, Any], frames: Iterable[frame.Frame]) -> tuple[list[float], list[Series]]:
+def _columns(panel: Mapping[str, Any], frames: Iterable[frame.Frame]) -> list[Series]:
     """Columns of the first frame, which is the one that Grafana shows at first."""
     first = next(iter(frames), None)
-    return [], [_series(panel, first, part, part.values) for part in first.fields] if first else []
+    return [_series(panel, part, part.values) for part in first.fields] if first else []
 
 
-def _series(
-    panel: Mapping[str, Any], item: frame.Frame, part: frame.Field, found: Sequence[frame.Scalar]
-) -> Series:
+def _series(panel: Mapping[str, Any], part: frame.Field, found: Sequence[frame.Scalar]) -> Series:
     config = panel.get("fieldConfig") or {}
-    field = frame.configured(item, part, config.get("defaults") or {}, config.get("overrides") or [])
-    return Series(field.get("displayName") or part.name, found, field, part.kind, part.labels)
+    field = frame.configured(part, config.get("defaults") or {}, config.get("overrides") or [])
+    return Series(part.name, found, field, part.kind, part.labels)
 
 
-def _periods(samples: Iterable[Sequence[Any]], step: float, value_is_time: bool) -> list[tuple[float, float]]:
-    """When an annotation's series was above zero: times no more than a step apart are one period.
-
-    With `value_is_time` each value is itself the time (unix milliseconds) of something that happened.
-    """
-    if value_is_time:
-        return sorted({(float(value) / 1000, float(value) / 1000) for _, value in samples})
+def _periods(samples: Iterable[Sequence[Any]], step: float) -> list[tuple[float, float]]:
+    """When an annotation's series was above zero: times no more than a step apart are one period."""
     periods: list[tuple[float, float]] = []
     for time in (float(time) for time, value in samples if float(value) > 0):
         if periods and time - periods[-1][1] <= step:

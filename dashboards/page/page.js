@@ -19,12 +19,10 @@
     return made;
   }
 
-  const latest = (panel, item) => fields.reduce(panel.options.reduceOptions?.calcs?.[0] ?? "lastNotNull", item.values);
-
   /** Each series of a panel as one value: {name, value, text, color, item}. */
   function values(panel) {
     return panel.series.filter((item) => item.kind === "number").map((item, at) => {
-      const value = latest(panel, item);
+      const value = fields.latest(item.values);
       return { name: item.name, value, item, ...fields.display(item, value, at) };
     });
   }
@@ -37,25 +35,20 @@
 
   function stat(box, panel) {
     const all = values(panel);
-    const { textMode = "auto", colorMode = "value", graphMode = "area", orientation = "auto" } = panel.options;
     const [width, height] = [box.clientWidth, box.clientHeight];
-    const named = textMode.includes("name") || (textMode === "auto" && all.length > 1);
-    const below = orientation === "horizontal" || (orientation === "auto" && height > width);
+    const named = panel.options.textMode === "value_and_name" || (panel.options.textMode !== "value" && all.length > 1);
+    const below = height > width;
     box.classList.add("tiles", below ? "below" : "beside");
     const [w, h] = below ? [width, height / all.length] : [width / all.length, height];
     const longest = all.reduce((text, entry) => (entry.text.length > text.length ? entry.text : text), "");
     const size = fit(longest, w - 24, (h - (named ? 22 : 0)) * 0.55, 72);
     for (const { name, text, color, item } of all) {
-      const tile = element("div", `tile ${colorMode}`);
-      if (colorMode.startsWith("background")) tile.style.background = color;
-      if (graphMode === "area" && item.values.length > 1) tile.append(sparkline(item, color, w, h));
+      const tile = element("div", "tile");
+      if (panel.options.graphMode !== "none" && item.values.length > 1) tile.append(sparkline(item, color, w, h));
       if (named) tile.append(element("div", "name", name));
-      if (textMode !== "name") {
-        const value = element("div", "number", text);
-        value.style.fontSize = `${size}px`;
-        if (colorMode === "value") value.style.color = color;
-        tile.append(value);
-      }
+      const value = element("div", "number", text);
+      Object.assign(value.style, { fontSize: `${size}px`, color });
+      tile.append(value);
       box.append(tile);
     }
   }
@@ -86,10 +79,8 @@
       const picture = drawn("svg", { width: 2 * radius + 8, height: radius * 1.75 + 8, viewBox: `${-radius - 4} ${-radius - 4} ${2 * radius + 8} ${radius * 1.75 + 8}` },
         arc(radius - thick / 2 - 6, 0, 1, thick, "#2c2f36"));
       if (value !== null) picture.append(arc(radius - thick / 2 - 6, 0, share(value), thick, color));
-      const limits = fields.steps(item.field, [low, high]);
-      if (panel.options.showThresholdMarkers !== false) {
-        limits.forEach(([least, ink], at) => picture.append(arc(radius - 2, share(least), share(limits[at + 1]?.[0] ?? Infinity), 4, ink)));
-      }
+      const limits = fields.steps(item.field);
+      limits.forEach(([least, ink], at) => picture.append(arc(radius - 2, share(least), share(limits[at + 1]?.[0] ?? Infinity), 4, ink)));
       const size = fit(text, radius * 1.25, radius * 0.5, 60);
       const label = drawn("text", { x: 0, y: size * 0.35, "text-anchor": "middle", "font-size": size, "font-weight": 500, fill: color });
       label.textContent = text;
@@ -119,7 +110,7 @@
       fill.style.width = `${value === null ? 0 : Math.min(1, Math.max(0, (value - low) / (high - low))) * 100}%`;
       fill.style.borderRightColor = color;
       fill.style.background = fields.faded(color, 0.4);
-      const track = element("div", `track ${panel.options.showUnfilled === false ? "bare" : ""}`);
+      const track = element("div", "track");
       track.append(fill);
       const number = element("div", "number", text);
       number.style.color = color;
@@ -133,27 +124,32 @@
   function table(box, panel) {
     box.classList.add("scroll");
     const grid = element("table", "data");
-    const columns = panel.series.filter((item) => !item.field.custom?.hidden);
-    const right = (item) => (item.field.custom?.align ?? "auto") === "right" || (item.kind === "number" && !["left", "center"].includes(item.field.custom?.align));
-    if (panel.options.showHeader !== false) {
-      const head = grid.createTHead().insertRow();
-      for (const item of columns) head.append(element("th", right(item) ? "right" : "", item.name));
-    }
+    const columns = panel.series;
+    const aligned = ({ kind }) => (kind === "number" ? "right" : "");
+    const head = grid.createTHead().insertRow();
+    for (const item of columns) head.append(element("th", aligned(item), item.name));
     const body = grid.createTBody();
-    const limits = columns.map((item) => fields.steps(item.field, fields.bounds(item.field, item.values)));
-    for (let row = 0; row < (columns[0]?.values.length ?? 0); row += 1) {
+    for (const row of order(panel)) {
       const line = body.insertRow();
-      columns.forEach((item, at) => {
-        const { text, color } = fields.display(item, item.values[row], at, limits[at]);
+      for (const item of columns) {
         const cell = line.insertCell();
-        cell.textContent = text;
-        if (right(item)) cell.className = "right";
-        const type = item.field.custom?.cellOptions?.type ?? "auto";
-        if (type === "color-text") cell.style.color = color;
-        if (type === "color-background") [cell.style.background, cell.style.color] = [color, "#0b0c0e"];
-      });
+        cell.textContent = fields.display(item, item.values[row]).text;
+        cell.className = aligned(item);
+      }
     }
     box.append(grid);
+  }
+
+  /** Rows of a table in the order that its options ask for; what has no value is last. */
+  function order({ series, options }) {
+    const rows = [...(series[0]?.values ?? []).keys()];
+    const [{ displayName, desc = false } = {}] = options.sortBy ?? [];
+    const values = series.find((item) => item.name === displayName)?.values;
+    const sign = desc ? -1 : 1;
+    return values ? rows.sort((one, other) => {
+      const [a, b] = [values[one], values[other]];
+      return a === null || b === null ? (a === null) - (b === null) : a < b ? -sign : a > b ? sign : 0;
+    }) : rows;
   }
 
   function text(box, panel) {
@@ -166,36 +162,22 @@
 
   /** The legend of a chart; `chart()` is the chart once it is drawn. */
   function legend(panel, { entries = [], scale }, chart) {
-    const { showLegend = true, displayMode = "list", placement = "bottom", calcs = [] } = panel.options.legend ?? {};
     if (scale) return ramp(scale);
-    if (showLegend === false || displayMode === "hidden" || panel.options.legend?.show === false || !entries.length) return null;
-    const shown = entries.filter(({ item }) => !item.field.custom?.hideFrom?.legend);
-    const cells = ({ item, color }) => calcs.map((calc) => {
-      const value = fields.reduce(calc, item.values);
-      return value === null ? "" : fields.display({ ...item, field: { ...item.field, mappings: [] } }, value).text || color;
-    });
-    const box = element("div", `legend ${displayMode} ${placement}`);
-    const toggles = shown.map((entry) => {
-      const label = element(displayMode === "table" ? "td" : "span", "entry");
-      label.append(swatch(entry.color), element("span", "", entry.item.name));
-      if (entry.at) label.addEventListener("click", (event) => choose(chart(), shown, entry, event.ctrlKey || event.metaKey, toggles));
+    if (!entries.length) return null;
+    const box = element("div", "legend list");
+    const toggles = entries.map((entry) => {
+      const { item, color, at } = entry;
+      const label = element("span", "entry");
+      label.append(swatch(color), element("span", "", item.name));
+      const value = panel.options.legend?.calcs?.length ? fields.latest(item.values) : null;
+      if (value !== null) {
+        const { text } = fields.display({ ...item, field: { ...item.field, mappings: [] } }, value);
+        label.append(element("span", "calc", `Last *: ${text}`));
+      }
+      if (at) label.addEventListener("click", (event) => choose(chart(), entries, entry, event.ctrlKey || event.metaKey, toggles));
       return label;
     });
-    if (displayMode === "table") {
-      const grid = element("table");
-      const head = grid.createTHead().insertRow();
-      head.append(element("th", "", placement === "bottom" ? "Name" : ""), ...calcs.map((calc) => element("th", "right", fields.title(calc))));
-      const body = grid.createTBody();
-      shown.forEach((entry, at) => {
-        body.insertRow().append(toggles[at], ...cells(entry).map((value) => element("td", "right", value)));
-      });
-      box.append(grid);
-    } else {
-      shown.forEach((entry, at) => {
-        cells(entry).forEach((value, place) => toggles[at].append(element("span", "calc", `${fields.title(calcs[place])}: ${value}`)));
-        box.append(toggles[at]);
-      });
-    }
+    box.append(...toggles);
     return box;
   }
 
@@ -212,7 +194,7 @@
 
   /** Colours of a heatmap from few to many. */
   function ramp({ colors, least, most }) {
-    const box = element("div", "legend ramp bottom");
+    const box = element("div", "legend ramp");
     const strip = element("span", "strip");
     strip.style.background = `linear-gradient(to right, ${colors.join(", ")})`;
     const short = units.formatter("short");
@@ -239,7 +221,6 @@
       head.append(info);
     }
     if (panel.error) head.append(Object.assign(element("span", "warning", "!"), { title: panel.error }));
-    if (panel.note) head.append(element("span", "note", panel.note));
     if (panel.title || panel.description) box.append(head);
     box.append(element("div", "body"));
     return box;
@@ -251,7 +232,6 @@
     if (panel.empty && !panel.error) body.append(element("p", "nothing", panel.nothing || "No data"));
     if (panel.empty || !(Object.hasOwn(CHARTS, panel.kind) || Object.hasOwn(FIGURES, panel.kind))) return;
     const content = element("div", "content");
-    body.classList.toggle("sideways", panel.options.legend?.placement === "right");
     body.append(content);
     try {
       if (Object.hasOwn(FIGURES, panel.kind)) {

@@ -10,8 +10,8 @@ import httpx
 _SECONDS = 60.0
 
 
-class QueryError(Exception):
-    """Prometheus refused a query; the text is its own."""
+class QueryError(ValueError):
+    """Prometheus, or what is before it, refused a query; the text is its own."""
 
 
 class Prometheus:
@@ -57,7 +57,9 @@ class Prometheus:
         try:
             answer = response.json()
         except ValueError:
-            raise QueryError(f"{response.status_code} {response.text[:200]}") from None
+            answer = None
+        if not isinstance(answer, dict):
+            raise QueryError(f"{response.url} answers {response.status_code} {response.text[:200]}")
         if answer.get("status") != "success":
             raise QueryError(f"{answer.get('errorType')}: {answer.get('error')}")
         return answer["data"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -71,8 +70,8 @@ class Daemon:
         """Ends the process, with force when it does not end within ten seconds."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            # Not `await self._task`: who waits may be cancelled meanwhile, and has to notice.
+            await asyncio.wait([self._task])
             self._task = None
         self.ready = False
 

@@ -7,7 +7,8 @@
 The process of each container has a folder of its own below `directory` (modes 700 and 600). The files that
 its volumes have lie there, and paths below their mount paths are replaced in its arguments and in files from
 ConfigMaps. What changes in a ConfigMap or Secret arrives `mount_delay_seconds` later (platform seconds; a
-real kubelet takes 0 to 90). A pod is Ready while its process answers, and one that ends is started again.
+real kubelet takes 0 to 90). A pod is Ready once its process answers all its HTTP probes, `/metrics` if it has
+none, and one that ends is started again; a liveness probe that fails later on restarts nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,7 +99,7 @@ class Programs:
                 continue
             running = self._running.get(key)
             try:
-                files = _files(store, pod, container)
+                files, complete = _files(store, pod, container)
                 command = None if running else _Command.of(container, self._programs[_repository(container)])
             except _UnsupportedError as error:
                 self._refused.add(key)
@@ -108,7 +109,7 @@ class Programs:
                 continue
             if running is not None:
                 running.write(running.files.see(files, self._clock.monotonic()))
-            elif command is not None:
+            elif command is not None and complete:
                 await self._start(store, key, pod, container, command, files)
         due = [item.files.due for item in self._running.values() if item.files.due is not None]
         return max(0.0, min(due) - self._clock.monotonic()) if due else None
@@ -135,13 +136,23 @@ class Programs:
         folder.mkdir(parents=True, mode=0o700)
         address = f"127.0.0.1:{free_port()}"
 
+        refused = asyncio.Event()
+
         async def is_ready() -> bool:
             assert self._client is not None
-            try:
-                async with self._client.get(f"http://{address}/metrics") as answer:
-                    return answer.status == 200
-            except (aiohttp.ClientError, TimeoutError):
-                return False
+            for path in command.probes:
+                try:
+                    async with self._client.get(f"http://{address}{path}", allow_redirects=False) as answer:
+                        status = answer.status
+                except (aiohttp.ClientError, TimeoutError):
+                    return False
+                if not 200 <= status < 400:
+                    if not refused.is_set():
+                        text = f"Probe of {path} failed: HTTP probe failed with statuscode: {status}"
+                        store.event(pod, "Warning", "Unhealthy", text, _KUBELET)
+                    refused.set()
+                    return False
+            return True
 
         def changed(status: int | None) -> None:
             current = store.get("Pod", metadata["namespace"], metadata["name"])
@@ -165,7 +176,18 @@ class Programs:
         self._running[key] = running
         running.write(running.files.see(files, self._clock.monotonic()))
         arguments = [running.localized(argument) for argument in command.arguments]
-        await daemon.run([str(command.binary), *arguments, f"{_LISTEN}{address}"])
+        # A process whose probe is refused runs on and is never ready; others must not wait for it.
+        waits: list[asyncio.Task[object]] = [
+            asyncio.create_task(daemon.run([str(command.binary), *arguments, f"{_LISTEN}{address}"])),
+            asyncio.create_task(refused.wait()),
+        ]
+        try:
+            finished, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        for wait in finished:
+            wait.result()
 
 
 class _UnsupportedError(ValueError):
@@ -179,6 +201,8 @@ class _Command:
     binary: Path
     arguments: Sequence[str]
     port: int
+    probes: Sequence[str]
+    """Paths that say whether it is ready."""
 
     @classmethod
     def of(cls, container: Object, program: Program) -> _Command:
@@ -190,7 +214,23 @@ class _Command:
                 port = int(argument.rpartition(":")[2])
             else:
                 arguments.append(argument)
-        return cls(program.binary, arguments, port)
+        return cls(program.binary, arguments, port, list(_probes(container, port)) or ["/metrics"])
+
+
+def _probes(container: Object, port: int) -> Iterator[str]:
+    """Paths that a container's probes ask at the port where its program listens."""
+    names = {item["name"]: item["containerPort"] for item in container.get("ports", ()) if "name" in item}
+    for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+        if kind not in container:
+            continue
+        asked = container[kind].get("httpGet", {})
+        if asked.get("scheme") != "HTTP" or asked.keys() - {"scheme", "path", "port"}:
+            raise _UnsupportedError(f"{kind} of container {container['name']} other than a plain httpGet")
+        if names.get(asked["port"], asked["port"]) != port:
+            raise _UnsupportedError(
+                f"{kind} of container {container['name']} at port {asked['port']}, where its program is not"
+            )
+        yield asked["path"]
 
 
 @dataclass
@@ -235,10 +275,11 @@ def _repository(container: Object) -> str:
     return re.split("[@:]", str(container["image"]).rpartition("/")[2])[0]
 
 
-def _files(store: ObjectStore, pod: Object, container: Object) -> Files:
-    """The files that a container mounts, `<kind>/<volume>/<key>`."""
+def _files(store: ObjectStore, pod: Object, container: Object) -> tuple[Files, bool]:
+    """The files that a container mounts, `<kind>/<volume>/<key>`, and whether all their objects exist."""
     mounts = {mount["name"]: mount for mount in container.get("volumeMounts", ())}
     files: dict[str, bytes] = {}
+    complete = True
     for volume in pod["spec"].get("volumes", ()):
         name = volume["name"]
         if name not in mounts:
@@ -249,17 +290,18 @@ def _files(store: ObjectStore, pod: Object, container: Object) -> Files:
         if kind == "emptyDir":
             continue
         if kind == "configMap":
-            found = store.get("ConfigMap", pod["metadata"]["namespace"], volume[kind]["name"]) or {}
-            data = {key: text.encode() for key, text in found.get("data", {}).items()}
+            found = store.get("ConfigMap", pod["metadata"]["namespace"], volume[kind]["name"])
+            data = {key: text.encode() for key, text in (found or {}).get("data", {}).items()}
         elif kind == "secret":
-            secret = store.get("Secret", pod["metadata"]["namespace"], volume[kind]["secretName"])
-            data = secret_data(secret or {})
+            found = store.get("Secret", pod["metadata"]["namespace"], volume[kind]["secretName"])
+            data = secret_data(found or {})
         else:
             raise _UnsupportedError(f"volume {name} of type {kind}")
+        complete = complete and (found is not None or volume[kind].get("optional", False))
         items = volume[kind].get("items")
         paths = {item["key"]: item["path"] for item in items} if items else {key: key for key in data}
         files |= {f"{kind}/{name}/{paths[key]}": text for key, text in data.items() if key in paths}
-    return files
+    return files, complete
 
 
 def _write_status(store: ObjectStore, pod: Object, container: str, ended: int | None) -> None:

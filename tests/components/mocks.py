@@ -134,6 +134,8 @@ class Resource:
     protect: bool
     retain_on_delete: bool
     ignore_changes: list[str]
+    aliases: frozenset[str]
+    """URNs with the names that it had in earlier versions of the program."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,11 @@ class _Engine(MockMonitor):
             protect=request.protect,
             retain_on_delete=request.retainOnDelete,
             ignore_changes=list(request.ignoreChanges),
+            aliases=frozenset(
+                self.make_urn(alias.spec.parentUrn or request.parent, request.type, alias.spec.name)
+                for alias in request.aliases
+                if alias.spec.name  # those of the SDK itself are about types
+            ),
         )
         if request.type in self._failing or resource.needs & self._lost:
             self._lost.add(urn)

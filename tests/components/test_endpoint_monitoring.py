@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -13,9 +14,9 @@ import pytest
 from components.endpoint_monitoring import EndpointMonitoring, endpoint_target
 from components.platform_exporter import exporter_config
 from dashboards import bundle, recording, rules
-from dashboards.target import Latency, Objectives, Target
 from tests.components import mocks
 from tests.components.mocks import Deployment, Secret, deploy, settings
+from tests.dashboards.targets import PROD
 
 TOKEN = "canary-scraper"
 HOST = "app-1.app.gra.ai.cloud.ovh.net"
@@ -36,6 +37,7 @@ def watched(stack: str = "prod", *, preview: bool = False, **changes: str) -> De
             host=HOST,
             token=pulumi.Output.secret(TOKEN),
             app=APP,
+            before="monitoring",
             opts=pulumi.ResourceOptions(provider=provider),
         )
 
@@ -188,28 +190,14 @@ def test_the_token_is_in_its_secret_alone(prod: Deployment) -> None:
 
 def test_a_first_preview_shows_every_object(prod: Deployment) -> None:
     preview = watched(preview=True)
-    assert [item.urn for item in preview.resources] == [item.urn for item in prod.resources]
+    assert sorted(item.urn for item in preview.resources) == sorted(item.urn for item in prod.resources)
 
 
 def test_the_target_is_the_endpoint_of_the_settings() -> None:
-    prod = settings("prod", runbookUrl="https://example.com/runbooks/")
-    assert endpoint_target(prod) == Target(
-        job="vllm-ministral",
-        labels={"service": "vllm", "model": "ministral", "environment": "production"},
-        min_replicas=1,
-        max_replicas=3,
-        running_target=50.0,
-        replica_eur_per_hour=3.1,
-        prometheus_bytes=50 * 2**30,
-        objectives=Objectives(
-            time_to_first_token=Latency(2.5, 0.95),
-            inter_token_latency=Latency(0.1, 0.95),
-            success=0.99,
-            availability=0.995,
-        ),
-        runbooks="https://example.com/runbooks",
-        platform_metrics=True,
-    )
+    """What the tests of rules and dashboards take for prod is prod."""
+    assert endpoint_target(settings("prod")) == PROD
+    published = settings("prod", runbookUrl="https://example.com/runbooks/")
+    assert endpoint_target(published) == replace(PROD, runbooks="https://example.com/runbooks")
 
 
 def test_a_replica_costs_what_its_gpus_cost() -> None:

@@ -21,12 +21,13 @@ IMAGE = "json-exporter:v0.7.0"
 def made() -> Deployment:
     def program() -> None:
         provider = kubernetes.Provider("kubernetes")
-        token = kubernetes.core.v1.Secret("token", opts=pulumi.ResourceOptions(provider=provider))
+        token = kubernetes.core.v1.Secret(
+            "token", metadata={"name": "vllm-auth-token"}, opts=pulumi.ResourceOptions(provider=provider)
+        )
         PlatformExporter(
             "exporter",
             namespace="monitoring",
             image=IMAGE,
-            token_secret="vllm-auth-token",
             token=token,
             opts=pulumi.ResourceOptions(provider=provider),
         )
@@ -98,6 +99,11 @@ def test_the_pod_starts_when_what_it_mounts_is_there(made: Deployment) -> None:
     """A pod that waits for a Secret costs the update ten minutes before it fails."""
     needs = made.one(mocks.DEPLOYMENT).needs
     assert {made.one(mocks.SECRET_OBJECT).urn, made.one(mocks.CONFIG_MAP).urn} <= needs
+
+
+def test_the_pod_does_not_run_before_others_are_kept_from_it(made: Deployment) -> None:
+    """Whoever reaches it has the token sent to an address of theirs."""
+    assert made.one(mocks.NETWORK_POLICY).urn in made.one(mocks.DEPLOYMENT).needs
 
 
 def test_the_pod_may_nothing(pod: dict[str, Any]) -> None:

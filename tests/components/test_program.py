@@ -174,7 +174,7 @@ def test_switching_the_environment_changes_values_and_no_wiring(deployments: dic
         return {(resource.type, resource.name) for resource in deployments[stack].resources}
 
     assert names("dev") < names("prod")
-    more_samplers = {(mocks.SCRAPE_CONFIG, f"vllm-ministral-scrape-{index}") for index in range(2, 6)}
+    more_samplers = {(mocks.SCRAPE_CONFIG, f"vllm-scrape-{index}") for index in range(2, 6)}
     assert {type_ for type_, _ in names("prod") - names("dev") - more_samplers} == {
         mocks.USER,
         mocks.OPENSTACK,

@@ -104,7 +104,13 @@ def test_dev_is_cheaper_than_prod() -> None:
         # What an unquoted 1.30 of the stack file becomes.
         ({"kubernetesVersion": "1.3"}, "kubernetesVersion = 1.3: must be a minor version in quotes"),
         ({"scalingMetric": "sum(vllm:num_requests_running)"}, "the platform's scaler knows no functions"),
-        ({"scrapeInterval": "0s"}, "scrapeInterval = 0s: must be longer than 0"),
+        ({"scrapeInterval": "0s"}, "scrapeInterval = 0s: must be from 5s"),
+        ({"scrapeInterval": "4s"}, "scrapeInterval = 4s: must be from 5s"),
+        # Alerts look back two minutes and would see nothing between two scrapes.
+        ({"scrapeInterval": "2m"}, "scrapeInterval = 2m: must be from 5s"),
+        ({"scrapeTimeout": "0s"}, "scrapeTimeout = 0s: must be longer than 0"),
+        # The objectives would be about less than they say.
+        ({"prometheusRetention": "6d"}, "prometheusRetention = 6d: must be at least 7d"),
         ({"prometheusRetentionSize": "0GiB"}, "which Prometheus reads as no limit"),
         ({"vllmEnvironment": '{"HF_HOME": ""}'}, "HF_HOME is empty"),
         ({"vllmArguments": '["--port", "9000"]'}, "vllmArguments: --port is the key port"),
@@ -118,8 +124,13 @@ def test_dev_is_cheaper_than_prod() -> None:
         ({"prometheusExternalUrl": "https:///graph"}, "must be an address such as https://host/path"),
         ({"prometheusExternalUrl": "prometheus.example"}, "must be an address such as https://host/path"),
         ({"runbookUrl": "http://"}, "runbookUrl = http://: must be an address such as https://host/path"),
-        ({"aiApiUrl": "gra.ai.cloud.ovh.net"}, "aiApiUrl = gra.ai.cloud.ovh.net: must be an address"),
+        ({"aiApiUrl": "gra.ai.cloud.ovh.net"}, "aiApiUrl = gra.ai.cloud.ovh.net: must be https://host"),
         ({"aiApiUrl": "https://host:port"}, "aiApiUrl = https://host:port: must be an address"),
+        # The exporter would send its token in clear.
+        ({"aiApiUrl": "http://gra.ai.cloud.ovh.net"}, "must be https://host of the AI platform, without /v1"),
+        ({"aiApiUrl": "https://gra.ai.cloud.ovh.net/v1"}, "must be https://host"),
+        ({"aiApiUrl": "https://gra.ai.cloud.ovh.net?x=1"}, "must be https://host"),
+        ({"aiApiUrl": "https://user@gra.ai.cloud.ovh.net"}, "must be https://host"),
         ({"platformMetrics": "perhaps"}, "platformMetrics = perhaps: should be a valid boolean"),
         (
             {"platformExporterImage": "json-exporter"},
@@ -141,10 +152,15 @@ def test_dev_is_cheaper_than_prod() -> None:
         ({"alertSmtpUser": "alerts"}, "alertSmtpUser and alertSmtpPassword go together, or neither"),
         ({"alertSmtpUser": "alerts "}, "must not begin or end with white space"),
         ({"alertRoutes": '{"critical": ["slack"]}'}, "critical names slack, which needs alertSlackUrl"),
-        ({"alertRoutes": '{"page": []}'}, "should be 'critical', 'warning' or 'info'"),
-        ({"alertRoutes": '{"critical": ["opsgenie"]}'}, "should be 'webhook', 'slack', 'email' or"),
-        ({"alertRoutes": '{"critical": "slack"}'}, "critical: should be a valid list"),
-        ({"alertRoutes": "slack"}, "alertRoutes = slack: must be a map"),
+        ({"alertRoutes": '{"page": []}'}, ": key page: should be 'critical', 'warning' or 'info'"),
+        (
+            {"alertRoutes": '{"critical": ["slack", "opsgenie"]}'},
+            ": critical[1]: should be 'webhook', 'slack', 'email' or",
+        ),
+        ({"alertRoutes": '{"critical": "slack"}'}, ": critical: must be a list such as [value]"),
+        ({"alertRoutes": "slack"}, "alertRoutes = slack: must be a map such as {name: value}"),
+        ({"alertRoutes": '"slack"'}, 'alertRoutes = "slack": must be a map such as {name: value}'),
+        ({"livenessProbe": "[]"}, "livenessProbe = []: must be a map such as {name: value}"),
     ],
 )
 def test_a_mistake_names_key_value_and_what_is_allowed(changes: dict[str, str], expected: str) -> None:
@@ -240,12 +256,13 @@ def test_percents_become_the_ratios_that_were_meant() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"success": {"percent": 100}}, "success.percent: should be less than 100"),
+        ({"success": {"percent": 100}}, "success.percent: should be less than or equal to 99.9999"),
+        ({"success": {"percent": 99.999999999}}, "success.percent: should be less than or equal to"),
         ({"success": {"percent": 0}}, "success.percent: should be greater than 0"),
-        ({"success": {}}, "success.percent: Field required"),
-        ({"success": {"ratio": 0.99}}, "success.ratio: Extra inputs are not permitted"),
-        ({"success": 99}, "success: should be a valid dictionary"),
-        ({"latency": {"percent": 99}}, "latency: Extra inputs are not permitted"),
+        ({"success": {}}, "success.percent: is missing"),
+        ({"success": {"ratio": 0.99}}, "success.ratio: is not known here"),
+        ({"success": 99}, "success: must be a map such as {name: value}"),
+        ({"latency": {"percent": 99}}, "latency: is not known here"),
         # Between two buckets of the histogram nobody counts.
         (
             {"timeToFirstToken": {"seconds": 2.4, "percent": 95}},
@@ -262,6 +279,17 @@ def test_an_objective_that_cannot_be_watched_is_refused(changes: dict[str, objec
     assert expected in text
 
 
+def test_an_objective_that_is_left_out_is_missing() -> None:
+    text = mistakes({"serviceLevelObjectives": json.dumps({"success": {"percent": 99}})})
+    assert "timeToFirstToken: is missing; interTokenLatency: is missing; availability: is missing" in text
+
+
+@pytest.mark.parametrize("interval", ["5s", "1m", "60s"])
+def test_the_bounds_of_the_scrape_interval_are_taken(interval: str) -> None:
+    result = settings("prod", {"scrapeInterval": interval, "scrapeTimeout": "5s"})
+    assert result.monitoring.scrape_interval == interval
+
+
 def test_the_platform_has_an_address_in_each_region() -> None:
     assert settings("prod").ai_api_url == "https://gra.ai.cloud.ovh.net"
     assert settings("prod", {"region": "BHS"}).ai_api_url == "https://bhs.ai.cloud.ovh.net"
@@ -272,6 +300,15 @@ def test_the_environment_says_where_the_platform_is_when_the_stack_does_not() ->
     environment = {**ENVIRONMENT, "OVH_AI_URL": "https://127.0.0.1:8443"}
     result = load(configuration("dev"), secret=lambda key: False, environment=environment, stack="dev")
     assert result.ai_api_url == "https://127.0.0.1:8443"
+    with pytest.raises(
+        SettingsError, match=r"aiApiUrl = http://127\.0\.0\.1: must be https://host .* OVH_AI_URL"
+    ):
+        load(
+            configuration("dev"),
+            secret=lambda key: False,
+            environment={**ENVIRONMENT, "OVH_AI_URL": "http://127.0.0.1"},
+            stack="dev",
+        )
 
 
 @pytest.mark.parametrize("key", ["huggingFaceToken", "grafanaPrivateKey", *RECEIVER_SECRETS])

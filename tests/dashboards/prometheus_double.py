@@ -10,8 +10,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-Result = list[dict[str, Any]] | list[str] | str
-"""Series, values of a label, or the text of an error."""
+Result = list[dict[str, Any]] | list[str] | str | bytes
+"""Series, values of a label, the text of an error, or what a proxy says that wants a password first."""
 Answers = Callable[[str, Mapping[str, str]], Result]
 """From path and parameters to the answer."""
 
@@ -32,6 +32,9 @@ def serve(answers: Answers) -> Iterator[str]:
         def _answer(self, path: str, parameters: Mapping[str, str]) -> None:
             result = answers(path, parameters)
             answer: dict[str, Any]
+            if isinstance(result, bytes):
+                self._send(401, result)
+                return
             if isinstance(result, str):
                 status, answer = 422, {"status": "error", "errorType": "execution", "error": result}
             elif "/label/" in path:
@@ -39,7 +42,9 @@ def serve(answers: Answers) -> Iterator[str]:
             else:
                 kind = "matrix" if path.endswith("query_range") else "vector"
                 status, answer = 200, {"status": "success", "data": {"resultType": kind, "result": result}}
-            text = json.dumps(answer).encode()
+            self._send(status, json.dumps(answer).encode())
+
+        def _send(self, status: int, text: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()

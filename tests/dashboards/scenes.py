@@ -5,28 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from dashboards.rules import Alert, Group, Recording, spec
-from dashboards.target import Latency, Objectives, Target
+from dashboards.target import Latency, Target
+from tests.dashboards.targets import PROD
 
 Values = Sequence[float | None]
 """One sample per step; None is none."""
 
-TARGET = Target(
-    job="vllm-ministral",
+TARGET = replace(
+    PROD,
     min_replicas=2,
     max_replicas=4,
-    running_target=50.0,
-    replica_eur_per_hour=3.1,
-    prometheus_bytes=50 * 2**30,
-    objectives=Objectives(Latency(1.0, 0.95), Latency(0.1, 0.95), 0.99, 0.995),
+    objectives=replace(PROD.objectives, time_to_first_token=Latency(1.0, 0.95)),
     runbooks="https://example.com/runbooks",
-    labels={"service": "vllm", "model": "ministral", "environment": "production"},
 )
 OF_TARGET = {"job": TARGET.job, **TARGET.labels}
 

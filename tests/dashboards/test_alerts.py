@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from dashboards import alerts, bundle, check, objectives
-from dashboards.expressions import Expression, of_rules
+from dashboards.check.expressions import Expression, of_rules
 from dashboards.rules import Alert, spec
 from dashboards.target import Target
 from sandbox.toolchain import ensure
@@ -44,7 +44,6 @@ HOUR = 60 * MINUTE
 UP_0, UP_1 = series("up", sampler="0"), series("up", sampler="1")
 OF_PLATFORM = {**TARGET.labels, "job": "vllm-ministral-platform"}
 UP_PLATFORM = other("up", **OF_PLATFORM)
-AVAILABLE = other("ai_deploy_app_available_replicas", **OF_PLATFORM)
 SEEN, READY = series("fleet:vllm:replicas_seen"), series("fleet:vllm:replicas_ready")
 RUNNING, WAITING = series("fleet:vllm:num_requests_running"), series("fleet:vllm:num_requests_waiting")
 TOKENS = series("fleet:vllm:generation_tokens:increase5m")
@@ -66,6 +65,7 @@ def rule_group(name: str, group: str) -> str:
     return other(name, job="monitoring-prometheus", rule_group=f"/etc/prometheus/rules/vllm.yaml;{group}")
 
 
+DROPS = other("prometheus_tsdb_size_retentions_total", job="monitoring-prometheus")
 KV, PREEMPTIONS = "vllm:kv_cache_usage_perc", "vllm:num_preemptions_total"
 REPLICA_RUNNING, GENERATED = "vllm:num_requests_running", "vllm:generation_tokens_total"
 
@@ -83,14 +83,40 @@ SCENES = (
         later="30m",
     ),
     Scene(
+        "VllmScrapeDown",
+        {
+            UP_0: [*[1] * 12, *[0] * HOUR],
+            # The platform says one replica, so that it is no scaling to zero.
+            READY: [1] * HOUR,
+        },
+        before="5m30s",
+        at="5m45s",
+        summary="no scrape of the public address has been answered for 3 minutes",
+        misses={
+            "scaled to zero": Miss({READY: [*[1] * 12, *[0] * HOUR]}),
+            "scaled to zero and back": Miss(
+                {UP_0: [*[1] * 12, *[0] * 100, *[1] * HOUR], READY: [*[1] * 12, *[0] * 98, *[1] * HOUR]},
+                at=("5m45s", "27m30s", "28m", "29m"),
+            ),
+        },
+        later="30m",
+        name="of an endpoint that may have no replica",
+        target=replace(TARGET, min_replicas=0),
+    ),
+    Scene(
         "VllmScrapeFlapping",
-        {UP_0: now_and_then(1, 0, 6, HOUR), UP_1: [1] * HOUR},
+        {UP_0: now_and_then(1, 0, 6, HOUR), UP_1: now_and_then(1, 0, 6, HOUR)},
         before="8m",
         at="12m",
         summary="scrapes of the public address fail again and again",
         misses={
-            "one failure in eight minutes": Miss({UP_0: now_and_then(1, 0, 32, HOUR)}),
-            "one outage": Miss({UP_0: [*[1] * 20, *[0] * 40, *[1] * HOUR]}),
+            "one failure in eight minutes": Miss(
+                {UP_0: now_and_then(1, 0, 32, HOUR), UP_1: now_and_then(1, 0, 32, HOUR)}
+            ),
+            "one sampler of two fails four times": Miss(
+                {UP_0: now_and_then(1, 0, 16, HOUR), UP_1: [1] * HOUR}
+            ),
+            "one outage": Miss({UP_0: [*[1] * 20, *[0] * 40, *[1] * HOUR], UP_1: [1] * HOUR}),
         },
         later="45m",
     ),
@@ -145,12 +171,19 @@ SCENES = (
     ),
     Scene(
         "VllmTokenRejected",
-        {UP_0: [0] * HOUR, UP_1: [0] * HOUR, UP_PLATFORM: [1] * HOUR},
-        before="45s",
-        at="1m",
+        {
+            UP_0: [*[1] * (5 * MINUTE), *[0] * HOUR],
+            UP_1: [*[1] * (5 * MINUTE), *[0] * HOUR],
+            UP_PLATFORM: [1] * HOUR,
+            state("RUNNING"): [1] * (5 * MINUTE),
+        },
+        before="7m30s",
+        at="7m45s",
         summary="the platform refuses the token of Prometheus",
         misses={
-            "the platform knows the app": Miss({AVAILABLE: [0] * HOUR}),
+            "the platform knows the app": Miss({state("RUNNING"): [1] * HOUR}),
+            "the app was stopped": Miss({state("STOPPED"): [*[None] * (5 * MINUTE), *[1] * HOUR]}),
+            "the platform never answered the token": Miss({state("RUNNING"): None}),
             "the exporter does not answer": Miss({UP_PLATFORM: [0] * HOUR}),
             "the app is scraped": Miss({UP_1: [1] * HOUR}),
         },
@@ -404,25 +437,17 @@ SCENES = (
         later="30m",
     ),
     Scene(
-        "VllmPrometheusDiskFilling",
-        {
-            other("prometheus_tsdb_storage_blocks_bytes", job="monitoring-prometheus"): [38 * 2**30] * HOUR,
-            other("prometheus_tsdb_wal_storage_size_bytes", job="monitoring-prometheus"): [2**31] * HOUR,
-            other("prometheus_tsdb_head_chunks_storage_size_bytes", job="monitoring-prometheus"): [2**29]
-            * HOUR,
-        },
-        before="14m45s",
-        at="15m",
-        summary="Prometheus uses 40.5GiB of its volume of 50GiB",
+        "VllmPrometheusDropsSamples",
+        {DROPS: [*[7] * HOUR, *[8] * (26 * HOUR)]},
+        before="59m45s",
+        at="1h",
+        summary="Prometheus drops samples before prometheusRetention is over",
         misses={
-            "nearly": Miss(
-                {
-                    other("prometheus_tsdb_storage_blocks_bytes", job="monitoring-prometheus"): [37 * 2**30]
-                    * HOUR
-                }
-            )
+            "in former times": Miss({DROPS: [8] * (27 * HOUR)}),
+            "it was restarted": Miss({DROPS: [*[7] * HOUR, *[0] * (26 * HOUR)]}),
+            "a day ago": Miss({}, at=("25h15m", "26h")),
         },
-        later="45m",
+        later="2h",
     ),
     Scene(
         "VllmRulesFailing",

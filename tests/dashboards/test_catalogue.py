@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dashboards import bundle, catalogue
+from dashboards import bundle, catalogue, check
 from dashboards.catalogue import METRICS, OTHERS, RECORDED, REPLICA, exposed, find, series
-from dashboards.check import EXAMPLE
 from dashboards.metric import FIRST, NEWEST, UnknownVersionError, version
 from dashboards.rules import Recording
+from tests.dashboards.targets import PROD
 from tests.exposition import families
 
 REAL = families((Path(__file__).parents[1] / "fixtures" / "vllm-0.13.0-metrics.txt").read_text())
@@ -112,7 +113,7 @@ def test_every_family_belongs_to_some_version_and_says_what_takes_its_place() ->
         assert version(metric.since) <= version(NEWEST), metric.name
         if metric.until is None:
             assert metric.exists(NEWEST), metric.name
-            assert metric.help, metric.name
+            assert metric.help or metric.flag, metric.name
         else:
             assert version(metric.since) < version(metric.until) <= version(NEWEST), metric.name
             assert metric.replacement or version(metric.since) > version(FIRST), metric.name
@@ -181,10 +182,32 @@ def test_what_is_no_version_is_refused(text: str) -> None:
         version(text)
 
 
+def test_of_the_series_of_others_it_has_those_that_are_read() -> None:
+    words = {word for item in check.provisioned(PROD) for word in re.findall(r"[\w:]+", item.text)}
+    assert [metric.name for metric in OTHERS if metric.name not in words] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "later"),
+    [
+        ("vllm:request_success_total", "finished_reason", {"repetition"}),
+        ("vllm:engine_sleep_state", "sleep_state", set[str]()),
+    ],
+)
+def test_a_closed_label_has_the_values_of_the_recording(name: str, label: str, later: set[str]) -> None:
+    real = {labels[label] for _, labels in REAL[name].series}
+    assert {*OURS[name].values[label]} == real | later
+
+
+def test_only_labels_that_a_family_has_are_closed() -> None:
+    for metric in (*METRICS, *OTHERS, *RECORDED):
+        assert metric.values.keys() <= {*metric.labels}, metric.name
+
+
 def test_the_rules_record_exactly_what_the_catalogue_has() -> None:
     recorded = [
         rule.record
-        for group in bundle.groups(EXAMPLE)
+        for group in bundle.groups(PROD)
         for rule in group.rules
         if isinstance(rule, Recording) and not rule.record.startswith(REPLICA)
     ]
@@ -192,7 +215,7 @@ def test_the_rules_record_exactly_what_the_catalogue_has() -> None:
 
 
 def test_without_platform_metrics_nothing_says_how_many_replicas_are_ready() -> None:
-    silent = replace(EXAMPLE, platform_metrics=False)
+    silent = replace(PROD, platform_metrics=False)
     rules = [rule for group in bundle.groups(silent) for rule in group.rules]
     recorded = {rule.record for rule in rules if isinstance(rule, Recording)}
     assert {metric.name for metric in RECORDED} - recorded == {"fleet:vllm:replicas_ready"}

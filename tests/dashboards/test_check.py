@@ -6,6 +6,7 @@ Many of the wrong expressions are from dashboards and alerts that others publish
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,12 +16,15 @@ from typing import Any
 
 import pytest
 
-from dashboards import bundle, check
-from dashboards.check import EXAMPLE
-from dashboards.expressions import Expression, of_dashboard, of_rules, without_macros
-from dashboards.meaning import Problem, Surroundings, mistakes
+from dashboards import bundle, catalogue, check
+from dashboards.check import __main__ as command
+from dashboards.check import news
+from dashboards.check.expressions import Expression, of_dashboard, of_rules, without_macros
+from dashboards.check.meaning import Problem, Surroundings, mistakes
+from dashboards.check.reading import readers
 from dashboards.metric import NEWEST
 from dashboards.rules import Alert, Group, Recording
+from tests.dashboards.targets import PROD
 
 JOB = 'job="vllm-ministral"'
 TTFT = "replica:vllm:time_to_first_token_seconds"
@@ -38,7 +42,7 @@ class Everything(frozenset[str]):
 
 def found(text: str, vllm: str = "0.13", **place: Any) -> list[Problem]:
     expression = Expression("here", without_macros(text, {}), **place)
-    return mistakes(expression, Surroundings(vllm, EXAMPLE.job, Everything()))
+    return mistakes(expression, Surroundings(vllm, PROD.job, Everything()))
 
 
 def kinds(text: str, vllm: str = "0.13", **place: Any) -> list[str]:
@@ -124,6 +128,54 @@ def kinds(text: str, vllm: str = "0.13", **place: Any) -> list[str]:
             f"sum by (le) (sum by (replica) (increase({TTFT}_bucket[5m])))",
             f"sum by (le) (sum by (le, replica) (increase({TTFT}_bucket[5m])))",
             id="a label that was aggregated away before",
+        ),
+        pytest.param(
+            "value",
+            f'sum(increase({FINISHED}{{finished_reason="eror"}}[5m]))',
+            f'sum(increase({FINISHED}{{finished_reason="error"}}[5m]))',
+            id="a reason that no request ends with",
+        ),
+        pytest.param(
+            "value",
+            f'sum(increase({FINISHED}{{finished_reason!="aborted"}}[5m]))',
+            f'sum(increase({FINISHED}{{finished_reason!="abort"}}[5m]))',
+            id="nothing is left out",
+        ),
+        pytest.param(
+            "value",
+            'sum(increase(replica:http_requests_total{status=~"4xx|5x"}[5m]))',
+            'sum(increase(replica:http_requests_total{status=~"4xx|5.."}[5m]))',
+            id="one of several values",
+        ),
+        pytest.param(
+            "value",
+            'max(last_over_time(replica:vllm:engine_sleep_state{sleep_state="asleep"}[1m]))',
+            'max(last_over_time(replica:vllm:engine_sleep_state{sleep_state="awake"}[1m]))',
+            id="no such state",
+        ),
+        pytest.param(
+            "value",
+            'fleet:slo_errors:ratio1h{slo="ttft"}',
+            'fleet:slo_errors:ratio1h{slo="time_to_first_token"}',
+            id="no such objective",
+        ),
+        pytest.param(
+            "value",
+            'ALERTS{alertstate="fires"}',
+            'ALERTS{alertstate="firing"}',
+            id="no such state of an alert",
+        ),
+        pytest.param(
+            "job",
+            f'sum(last_over_time({RUNNING}{{job="vllm-other"}}[1m]))',
+            f"sum(last_over_time({RUNNING}{{{JOB}}}[1m]))",
+            id="replicas of another endpoint",
+        ),
+        pytest.param(
+            "job",
+            'fleet:vllm:replicas_ready{job="vllm-ministral-platform"}',
+            'ai_deploy_app_available_replicas{job="vllm-ministral-platform"}',
+            id="the rules put what the platform says under the endpoint's job",
         ),
         pytest.param(
             "bucket",
@@ -256,6 +308,8 @@ def test_a_mistake_is_found_and_its_counterpart_passes(kind: str, wrong: str, ri
 QUANTILE = f"histogram_quantile(0.95, sum by (le) (increase({TTFT}_bucket[5m])))"
 HITS = "sum(increase(replica:vllm:prefix_cache_hits_total[5m]))"
 QUERIES = "sum(increase(replica:vllm:prefix_cache_queries_total[5m]))"
+CPU = "sum(increase(replica:process_cpu_seconds_total[5m]))"
+BIRTH = "replica:vllm:generation_tokens_created"
 KV_USAGE = "max(last_over_time(replica:vllm:kv_cache_usage_perc[1m]))"
 
 
@@ -282,6 +336,14 @@ KV_USAGE = "max(last_over_time(replica:vllm:kv_cache_usage_perc[1m]))"
         ("avg(avg_over_time(up[5m]))", "percentunit", "s"),
         ("time() - max(timestamp(up))", "s", "short"),
         ("max(last_over_time(replica:vllm:generation_tokens_created[1m])) * 1000", "dateTimeAsIso", "s"),
+        (f"{HITS} / {QUERIES}", "none", "short"),
+        ("fleet:slo_errors:ratio1h / fleet:slo_objective:ratio", "none", "short"),
+        ("sum(fleet:vllm:generation_tokens:increase5m) / 300", "short", "reqps"),
+        ("sum(fleet:vllm:requests:increase5m) / 300", "reqps", "s"),
+        ("max(count_over_time(up[5m])) / max(count_over_time(up[5m]))", "percentunit", "short"),
+        (f"{CPU} / 300", "short", "s"),
+        (f"{CPU} / clamp_max(time() - min(last_over_time({BIRTH}[1m])), 300)", "short", "s"),
+        (f"{CPU} or 0 * max(prometheus_tsdb_head_series)", "s", "short"),
         (f"sum(increase({TOKENS}[5m])) * 0.5", "currencyEUR", ""),  # nothing is known: nothing is said
     ],
 )
@@ -330,7 +392,7 @@ def test_a_rule_records_what_the_catalogue_says(record: str, wrong: str, right: 
 def test_labels_that_a_rule_adds_are_counted_in() -> None:
     text = "sum by (job, service, model, environment) (count_over_time(up[5m]))"
     assert kinds(text, records="fleet:slo_total:increase5m") == ["record"]
-    assert kinds(text, records="fleet:slo_total:increase5m", adds=frozenset({"slo"})) == []
+    assert kinds(text, records="fleet:slo_total:increase5m", adds={"slo": "success"}) == []
 
 
 def test_only_the_rules_of_the_replicas_read_what_was_scraped() -> None:
@@ -349,8 +411,8 @@ def test_what_every_replica_says_alike_may_be_read_of_any() -> None:
 def test_a_series_that_no_rule_records_is_empty() -> None:
     text = f"sum(last_over_time({RUNNING}[1m]))"
     expression = Expression("here", text)
-    assert mistakes(expression, Surroundings("0.13", EXAMPLE.job, frozenset({RUNNING}))) == []
-    (problem,) = mistakes(expression, Surroundings("0.13", EXAMPLE.job, frozenset()))
+    assert mistakes(expression, Surroundings("0.13", PROD.job, frozenset({RUNNING}))) == []
+    (problem,) = mistakes(expression, Surroundings("0.13", PROD.job, frozenset()))
     assert "no rule records it" in problem.message
 
 
@@ -499,16 +561,16 @@ def test_expressions_of_rules_say_what_they_record() -> None:
             "a / fleet:slo_objective:ratio",
             "vector(0.9)",
             records="fleet:slo_objective:ratio",
-            adds=frozenset({"slo"}),
+            adds={"slo": "success"},
         ),
         Expression("a / Down", "up == 0"),
     ]
 
 
 TARGETS = {
-    "everything": EXAMPLE,
+    "everything": PROD,
     "as little as possible": replace(
-        EXAMPLE,
+        PROD,
         min_replicas=0,
         max_replicas=1,
         running_target=None,
@@ -522,46 +584,122 @@ TARGETS = {
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_is_provisioned_is_right_for_every_version(name: str, vllm: str) -> None:
     target = TARGETS[name]
-    problems = check.problems(check.expressions(target), target, vllm)
+    problems = check.problems(check.provisioned(target), target, vllm)
     assert not problems, "\n".join(map(str, problems))
 
 
 def test_all_that_is_provisioned_is_checked() -> None:
-    rules = [rule for group in bundle.groups(EXAMPLE) for rule in group.rules]
-    texts = "".join(bundle.dashboards(EXAMPLE).values())
+    rules = [rule for group in bundle.groups(PROD) for rule in group.rules]
+    texts = "".join(bundle.dashboards(PROD).values())
     variables = texts.count('"query": "label_values(')
-    assert len(check.expressions(EXAMPLE)) == len(rules) + texts.count('"expr":') + variables
+    assert len(check.provisioned(PROD)) == len(rules) + texts.count('"expr":') + variables
 
 
-def test_the_command_says_what_would_break_and_what_is_new(
+def test_every_rule_and_panel_asks_for_the_endpoint() -> None:
+    """A second endpoint on the same Prometheus is not counted in."""
+    other = replace(PROD, job="vllm-other")
+    ours, theirs = check.provisioned(PROD), check.provisioned(other)
+    for mine, their in zip(ours, theirs, strict=True):
+        if re.search(r"(replica|fleet):|vllm:", mine.text):
+            assert mine.text != their.text, mine.place
+            assert "job" in {problem.kind for problem in check.problems([mine], other, "0.13")}, mine.place
+
+
+def test_the_command_says_what_would_break(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaks = Expression("a.json / TPOT / A", f"sum(increase({TTFT}_sum[5m]))")
-    monkeypatch.setattr(check, "expressions", lambda target: [breaks])
-    assert check.main(["--vllm", "0.16"]) == 1
-    output = capsys.readouterr().out
-    assert "a.json / TPOT / A: replica:vllm:time_to_first_token_seconds_sum: no rule records it" in output
-    assert "vLLM 0.16: 1 problems in 1 expressions\n" in output
-    assert "new in 0.16: vllm:prompt_tokens_cached_total: Number of cached prompt tokens" in output
-    assert "gone in 0.15: vllm:time_per_output_token_seconds: use vllm:inter_token_latency" in output
+    monkeypatch.setattr(check, "provisioned", lambda target: [breaks])
+    assert command.main(["--vllm", "0.16"]) == 1
+    first, _, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith(
+        "a.json / TPOT / A: replica:vllm:time_to_first_token_seconds_sum: no rule records"
+    )
+    assert rest == ["vLLM 0.16: 1 problems in 1 expressions"]
 
 
 def test_the_command_is_content_with_the_version_of_the_image(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.main([]) == 0
+    assert command.main([]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("vLLM 0.13.0: 0 problems in ")
 
 
-def test_a_change_of_meaning_is_told() -> None:
-    assert [line for line in check.news("0.22", "0.23") if line.startswith("other")] == [
-        "other in 0.23: vllm:iteration_tokens_total counts computed tokens only, no longer those of the "
-        "prompt that were cached"
+def test_its_example_is_an_endpoint_with_the_settings_that_stacks_begin_with() -> None:
+    example = command.example(command.defaults(command.PROJECT))
+    assert (example.objectives, example.prometheus_bytes) == (PROD.objectives, PROD.prometheus_bytes)
+    assert len(check.provisioned(example)) == len(check.provisioned(PROD))
+
+
+WAITING = "replica:vllm:num_requests_waiting"
+CHAIN = [
+    Expression("rules / of replicas", "vllm:num_requests_waiting", records=WAITING),
+    Expression(
+        "rules / fleet", f"sum(last_over_time({WAITING}[1m]))", records="fleet:vllm:num_requests_waiting"
+    ),
+    Expression("rules / Queue", "min_over_time(fleet:vllm:num_requests_waiting[5m]) > 1"),
+    Expression("a.json / Running / A", f"sum(last_over_time({RUNNING}[1m]))"),
+    Expression("a.json / Waiting / A", f"(sum(last_over_time({WAITING}[1m])) or vector(0)) * 1"),
+]
+
+
+def test_a_change_of_what_is_read_names_the_panels_and_rules_that_read_it() -> None:
+    assert [*news.changes("0.19", "0.20", CHAIN)] == [
+        "other in 0.20: vllm:num_requests_waiting counts requests that are deferred as well; "
+        "num_requests_waiting_by_reason tells them apart",
+        "    rules / fleet",
+        "    rules / Queue",
+        "    a.json / Waiting / A",
+    ]
+
+
+@pytest.mark.parametrize(("old", "new"), [("0.13", "0.19"), ("0.20", "0.33"), ("0.20", "0.20")])
+def test_a_change_outside_of_the_step_or_that_nobody_reads_is_not_told(old: str, new: str) -> None:
+    assert [*news.changes(old, new, CHAIN)] == []
+    assert [*news.changes("0.13", "0.33", CHAIN[3:4])] == []
+
+
+def test_changes_are_told_in_the_order_of_versions() -> None:
+    told = [line for line in news.changes("0.13", "0.33", check.provisioned(PROD)) if line[0] != " "]
+    assert [line.split(":")[0] for line in told] == ["other in 0.17", "other in 0.20", "other in 0.23"]
+
+
+def test_only_the_objective_that_reads_a_family_is_named() -> None:
+    metric = catalogue.find("vllm:request_success_total")
+    assert metric is not None
+    alerts = {place.rpartition(" / ")[2] for place in readers(metric, check.provisioned(PROD))}
+    assert {"VllmSuccessBurnsFast", "VllmManyAborts", "fleet:slo_good:increase5m"} <= alerts
+    assert not alerts & {"VllmTimeToFirstTokenBurnsFast", "VllmAvailabilityBurnsFast"}
+
+
+def test_what_an_older_version_does_not_do_yet_is_told() -> None:
+    assert next(news.changes("0.20", "0.13", CHAIN)).startswith(
+        "not yet before 0.20: vllm:num_requests_waiting counts requests"
+    )
+    assert [*news.families("0.16", "0.13")][:3] == [
+        "missing before 0.16: vllm:prompt_tokens_by_source_total",
+        "missing before 0.16: vllm:prompt_tokens_cached_total",
+        "missing before 0.16: vllm:prompt_tokens_recomputed_total",
     ]
     assert any(
-        line == "new with --tool-call-parser: vllm:tool_call_parser_invocations_total"
-        for line in check.news("0.23", "0.24")
+        line.startswith("there before 0.20: vllm:prompt_tokens_recomputed_total: ")
+        for line in news.families("0.20", "0.19")
     )
-    assert [*check.news("0.13", "0.13")] == []
+
+
+def test_families_that_came_or_went_are_told_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--vllm", "0.20"]) == 0
+    assert "new in" not in capsys.readouterr().out
+    assert command.main(["--vllm", "0.20", "--all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "new in 0.16: vllm:prompt_tokens_cached_total: Number of cached prompt tokens (local + external)."
+        in lines
+    )
+    assert (
+        "gone, even with --show-hidden-metrics-for-version 0.12: vllm:time_per_output_token_seconds" in lines
+    )
+    assert next(news.families("0.19", "0.20")) == "gone in 0.20: vllm:prompt_tokens_recomputed_total"
+    assert [*news.families("0.13", "0.13")] == []
 
 
 @pytest.mark.parametrize(
@@ -572,7 +710,7 @@ def test_a_version_that_is_not_known_is_refused(
     argument: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
-        check.main(["--vllm", argument])
+        command.main(["--vllm", argument])
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -580,6 +718,7 @@ def test_a_version_that_is_not_known_is_refused(
 def test_what_is_deployed_does_not_need_the_parser() -> None:
     """It is a requirement of development only."""
     program = (
-        "import sys; sys.modules['promql_parser'] = None; import dashboards.bundle, dashboards.expressions"
+        "import sys; sys.modules['promql_parser'] = None; import dashboards.bundle; "
+        "sys.exit('dashboards.check' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=True)

@@ -76,6 +76,7 @@ def scrapes(*samplers: Values) -> Mapping[str, Values]:
 
 
 COMPLETIONS = "/v1/chat/completions"
+READY = series("fleet:vllm:replicas_ready")
 
 FAILING = {
     # 4 of 94 per minute, where 3.5 % are enough.
@@ -276,6 +277,26 @@ SCENES = (
         later="7h",
         step="1m",
         evaluated="5m",
+    ),
+    Scene(
+        "VllmAvailabilityBurnsFast",
+        {**scrapes(*[[1] * (6 * HOUR + 1) + [0] * HOUR + [1] * HOUR] * 4), READY: [1] * 8 * HOUR},
+        before="6h",
+        at="6h15m",
+        summary="25% of scrapes of the public address were not answered",
+        labels={"slo": "availability"},
+        misses={
+            "scaled to zero and back": Miss(
+                # The platform is asked now and then, so what it says may come late.
+                {READY: [1] * (6 * HOUR + 2) + [0] * (HOUR - 2) + [1] * (HOUR + 1)},
+                at=("6h5m", "6h15m", "6h30m", "6h55m", "7h", "7h5m", "7h15m"),
+            ),
+        },
+        later="7h",
+        step="1m",
+        evaluated="5m",
+        name="of an endpoint that may have no replica",
+        target=replace(TARGET, min_replicas=0),
     ),
     Scene(
         "VllmAvailabilityBurnsSlowly",

@@ -14,21 +14,12 @@ import yaml
 
 from dashboards import bundle, recording
 from dashboards.rules import Alert, spec
-from dashboards.target import Latency, Objectives, Target
+from dashboards.target import Target
 from sandbox.toolchain import ensure
+from tests.dashboards.targets import PROD
 
 STATIC = {"service": "vllm", "model": "m", "environment": "test"}
-TARGET = Target(
-    job="vllm-test",
-    labels=STATIC,
-    min_replicas=1,
-    max_replicas=3,
-    running_target=50,
-    replica_eur_per_hour=2.8,
-    prometheus_bytes=50 * 2**30,
-    objectives=Objectives(Latency(1.0, 0.95), Latency(0.1, 0.95), success=0.99, availability=0.995),
-    runbooks="https://runbooks.invalid",
-)
+TARGET = replace(PROD, job="vllm-test", labels=STATIC)
 SAMPLERS = recording.samplers(TARGET)
 STEP = 5
 """Seconds between two scrapes and two evaluations."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -81,19 +81,29 @@ def inbox(deployment: Deployment, kubernetes: httpx.Client) -> Iterator[Inbox]:
     engine, inbox = deployment.engine, Inbox("/hook/canary-webhook")
     with webhook(inbox) as address:
         engine.capture("config", "set", "-s", "sandbox", "--secret", "alertWebhookUrl", address)
-        engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview")
-        given = kubernetes.get(CONFIGURATION).raise_for_status().json()["data"]["alertmanager.yaml"]
-        config = base64.b64decode(given).decode()
-        quick = config.replace("group_wait: 30s", "group_wait: 1s").replace(
-            "group_interval: 5m", "group_interval: 1s"
-        )
-        assert quick != config
-        patch(kubernetes, CONFIGURATION, {"data": {"alertmanager.yaml": encoded(quick)}})
+        try:
+            engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview")
+            with quickly(deployment, kubernetes):
+                yield inbox
+        finally:
+            engine.capture("config", "rm", "-s", "sandbox", "alertWebhookUrl")
+            engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview")
+
+
+@contextmanager
+def quickly(deployment: Deployment, kubernetes: httpx.Client) -> Iterator[None]:
+    """Has Alertmanager wait for seconds where the configuration says minutes."""
+    given = kubernetes.get(CONFIGURATION).raise_for_status().json()["data"]["alertmanager.yaml"]
+    config = base64.b64decode(given).decode()
+    quick = config.replace("group_wait: 30s", "group_wait: 1s")
+    quick = quick.replace("group_interval: 5m", "group_interval: 1s")
+    assert quick != config
+    patch(kubernetes, CONFIGURATION, {"data": {"alertmanager.yaml": encoded(quick)}})
+    try:
         loaded(deployment, "group_interval: 1s")
-        yield inbox
+        yield
+    finally:
         patch(kubernetes, CONFIGURATION, {"data": {"alertmanager.yaml": given}})
-        engine.capture("config", "rm", "-s", "sandbox", "alertWebhookUrl")
-        engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview")
 
 
 def encoded(text: str) -> str:
@@ -157,11 +167,24 @@ def test_the_watchdog_fires_and_bothers_nobody(deployment: Deployment, inbox: In
 
 
 def test_the_receivers_address_is_in_a_mounted_file_and_nowhere_else(
-    deployment: Deployment, kubernetes: httpx.Client, inbox: Inbox, tmp_path: Path
+    deployment: Deployment, kubernetes: httpx.Client, inbox: Inbox
 ) -> None:
-    values = kubernetes.get(CONFIGURATION).raise_for_status().json()["data"]["alertmanager.yaml"]
-    assert inbox.path not in base64.b64decode(values).decode()
+    root = deployment.sandbox.folder.root
+    [file] = root.glob("clusters/*/alertmanager-*/current/**/webhook-url")
+    assert file.read_text().endswith(inbox.path)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    secrets = kubernetes.get(f"{NAMESPACE}/secrets").raise_for_status().json()["items"]
+    holders = {
+        item["metadata"]["name"]
+        for item in secrets
+        for value in item.get("data", {}).values()
+        if inbox.path.encode() in base64.b64decode(value)
+    }
+    assert holders == {"alertmanager-receivers"}
     exported = deployment.engine.capture("stack", "export", "-s", "sandbox")
+    inside = base64.b64encode(file.read_bytes()).decode()
     assert inbox.path not in exported
+    assert inside not in exported
     url = f"{deployment.sandbox.addresses()[0].alertmanager}/api/v2/status"
     assert inbox.path not in httpx.get(url).text

@@ -23,7 +23,9 @@ def test_the_smoke_test_proves_endpoint_and_monitoring(
     deployment: Deployment, outputs: dict[str, Any]
 ) -> None:
     bundle = Path(deployment.sandbox.connection.ca_bundle)
-    assert len(list(smoke.checks(outputs, deployment.sandbox.addresses()[0], bundle))) == 7
+    samplers = smoke.samplers(deployment.engine.resources("sandbox"))
+    assert samplers == 6
+    assert len(list(smoke.checks(outputs, deployment.sandbox.addresses()[0], bundle, samplers))) == 7
 
 
 def test_everything_of_the_architecture_is_there(deployment: Deployment) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -85,6 +86,16 @@ def test_down_ends_the_children_of_a_killed_cloud(toolchain: Toolchain, tmp_path
     assert sandbox.engine(toolchain).stacks()["dev"] == 0
     sandbox.remove()
     assert programs(sandbox.folder) == []
+    assert mentioning(sandbox.folder) == []
+
+
+def mentioning(folder: Folder) -> list[str]:
+    """Command lines with the path of the folder, whether or not the sandbox takes the process for its own."""
+    lines = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(file.read_text(errors="replace").replace("\0", " "))
+    return [line for line in lines if str(folder.root) in line]
 
 
 def test_a_cluster_deleted_first_leaves_what_it_caused_behind(toolchain: Toolchain, tmp_path: Path) -> None:

@@ -317,6 +317,12 @@ async def test_a_killed_process_makes_its_pod_unready_until_it_is_back(
     [
         ({"command": ["sh"]}, [], "container exporter with another command than its image's"),
         ({}, [{"name": "config", "hostPath": {"path": "/"}}], "volume config of type hostPath"),
+        ({"readinessProbe": {"tcpSocket": {"port": 7979}}}, [], "readinessProbe of container exporter other"),
+        (
+            {"livenessProbe": {"httpGet": {"path": "/", "port": "metrics"}}},
+            [],
+            "livenessProbe of container exporter at port metrics, where its program is not",
+        ),
     ],
 )
 async def test_what_the_sandbox_cannot_give_a_container_is_told_and_the_pod_is_never_ready(
@@ -329,6 +335,52 @@ async def test_what_the_sandbox_cannot_give_a_container_is_told_and_the_pod_is_n
         world.deploy(config_map(), secret("first"), item)
         await eventually(world.cluster, lambda: reason in world.events(), "an event")
         assert (world.available(), world.programs.pods) == (0, [])
+
+
+PLAIN = {"httpGet": {"path": "/", "port": "http"}}
+
+
+@pytest.mark.parametrize("kind", ["readinessProbe", "livenessProbe"])
+async def test_a_probe_that_the_program_refuses_keeps_its_pod_and_no_other_from_being_ready(
+    tmp_path: Path, json_exporter: Program, kind: str
+) -> None:
+    async with scene(tmp_path, json_exporter) as world:
+        probes = {"readinessProbe": PLAIN, "livenessProbe": PLAIN}
+        probes[kind] = {"httpGet": {"path": "/nothing", "port": "http"}}
+        world.deploy(config_map(), secret("first"), deployment(**probes))
+        expected = "Probe of /nothing failed: HTTP probe failed with statuscode: 404"
+        await eventually(world.cluster, lambda: expected in world.events(), "an event")
+        other = deployment(readinessProbe=PLAIN, livenessProbe=PLAIN)
+        other["metadata"]["name"] = "other"
+        world.deploy(other)
+        (pod,) = await eventually(world.cluster, lambda: world.programs.pods, "the other pod serves")
+        assert pod.name.startswith("other-")
+        assert world.available() == 0
+
+
+async def test_a_pod_that_runs_already_starts_nothing_until_what_it_mounts_is_there(
+    tmp_path: Path, json_exporter: Program
+) -> None:
+    """As after a restart of the sandbox; a kubelet keeps its container in ContainerCreating."""
+    async with scene(tmp_path, json_exporter) as world:
+
+        def pod(name: str, *volumes: str) -> None:
+            spec = deployment()["spec"]["template"]["spec"]
+            for part, items in ((spec, "volumes"), (spec["containers"][0], "volumeMounts")):
+                part[items] = [item for item in part[items] if item["name"] in volumes]
+            world.deploy(thing("Pod", name, "monitoring", spec=spec))
+            container = {"name": "exporter", "image": IMAGE, "imageID": "", "ready": False, "restartCount": 0}
+            status = {"phase": "Running", "conditions": [], "containerStatuses": [container]}
+            world.cluster.store.set_status("Pod", "monitoring", name, status, "test")
+
+        world.deploy(config_map())
+        pod("first", "config", "token")
+        pod("second", "config")
+        await world.address()
+        assert [served.name for served in world.programs.pods] == ["second"]
+        world.deploy(secret("first"))
+        await eventually(world.cluster, lambda: len(world.programs.pods) == 2, "both serve")
+        assert [path.read_text() for path in (tmp_path / "programs").rglob("token/token")] == ["first"]
 
 
 async def test_a_deleted_deployment_ends_its_process(tmp_path: Path, json_exporter: Program) -> None:

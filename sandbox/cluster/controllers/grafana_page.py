@@ -78,8 +78,8 @@ class GrafanaPages:
                 return await show(request)
             try:
                 rendered = await asyncio.to_thread(render, texts, prometheus)
-            except httpx.TransportError as error:
-                return web.Response(status=502, text=f"no answer from {prometheus}: {error}\n")
+            except (httpx.TransportError, ValueError) as error:
+                return web.Response(status=502, text=f"no dashboard with data of {prometheus}: {error}\n")
             return web.Response(text=rendered.html, content_type="text/html")
 
         application = web.Application()

@@ -18,7 +18,7 @@ TARGET = Target(
     running_target=50,
     replica_eur_per_hour=3.1,
     prometheus_bytes=50 * 2**30,
-    objectives=Objectives(Latency(1.0, 0.95), Latency(0.1, 0.95), 0.99, 0.995),
+    objectives=Objectives(Latency(2.5, 0.95), Latency(0.1, 0.95), 0.99, 0.995),
     runbooks="https://example.com/runbooks",
     labels={"service": "vllm", "model": "ministral", "environment": "production"},
 )

@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import yaml
 
 from dashboards import recording
 from dashboards.rules import Recording, spec
-from dashboards.target import Latency, Objectives, Target
+from dashboards.target import Target
 from sandbox.cluster.daemon import free_port
+from tests.dashboards.targets import PROD
 from tests.prove.accuracy import SPEED
 from tests.prove.accuracy.scenarios import Scenario
 
@@ -53,16 +55,11 @@ def faster_ranges(expression: str) -> str:
 
 def target(job: str, most: int) -> Target:
     """An endpoint of at most so many replicas."""
-    return Target(
+    return replace(
+        PROD,
         job=job,
-        min_replicas=1,
-        max_replicas=most,
-        running_target=50,
-        replica_eur_per_hour=None,
-        prometheus_bytes=2**30,
-        objectives=Objectives(Latency(1.0, 0.95), Latency(0.1, 0.95), 0.99, 0.995),
-        runbooks="",
         labels={"service": "vllm", "model": "model", "environment": "proof"},
+        max_replicas=most,
         platform_metrics=False,
     )
 

@@ -39,7 +39,10 @@ _GRAFANA: Mapping[str, frozenset[str]] = {
 }
 """The quantities that a unit of Grafana is right for. Money is none of the catalogue's."""
 _PLAIN = frozenset({"", "none", "short", "locale"})
-"""Units that show a bare number: right for what has no unit of its own."""
+"""Units that show a bare number: right for what has no unit of its own.
+
+A ratio as a number, such as a burn rate, says so with `none`.
+"""
 
 
 def per_second(unit: str | None) -> str | None:
@@ -93,7 +96,7 @@ def fits(unit: str | None, grafana: str) -> bool:
     if unit is None:
         return True
     if grafana in _PLAIN:
-        return unit not in _TIMES_AND_BYTES
+        return unit not in _TIMES_AND_BYTES and (unit != "ratio" or grafana == "none")
     accepted = _GRAFANA.get(grafana)
     return accepted is None or unit in accepted
 

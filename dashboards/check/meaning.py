@@ -1,7 +1,7 @@
 """What is wrong with a PromQL expression, as far as the catalogue of metrics can tell.
 
 What an expression means is worked out bottom up: which labels its series have and what their values count.
-Where that cannot be known, nothing is said. Only for development: it needs `promql-parser`.
+Where that cannot be known, nothing is said.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Literal
 
 import promql_parser as promql
 
-from dashboards import catalogue, quantities
+from dashboards import catalogue
 from dashboards.catalogue import REPLICA, Series
-from dashboards.expressions import Expression
+from dashboards.check import quantities
+from dashboards.check.expressions import Expression
 from dashboards.metric import version
 from dashboards.server_metrics import PROCESS
 
@@ -27,6 +28,8 @@ Kind = Literal[
     "version",
     "flag",
     "label",
+    "value",
+    "job",
     "bucket",
     "histogram",
     "counter",
@@ -194,6 +197,10 @@ class _Check:
                 self.problem("label", f"{name} has no label {item.name}: {_choice(labels)}")
             if item.name == "le" and item.op == promql.MatchOp.Equal:
                 self._bound(found, item.value)
+            if item.name in found.metric.values:
+                self._closed(found, item)
+            if item.name == "job":
+                self._endpoint(found, item)
         jobs = {item.value for item in matchers if item.name == "job" and item.op == promql.MatchOp.Equal}
         self._kind(found, function, seconds, presence, jobs)
         unit: str | None = found.unit
@@ -204,7 +211,7 @@ class _Check:
             exact=found.layer != "other" and found.metric not in PROCESS,
             unit=unit,
             observed=found.metric.unit if found.part == "bucket" else None,
-            seconds=seconds if function == "increase" else None,
+            seconds=seconds if function == "increase" else found.increased,
         )
 
     def _availability(self, found: Series) -> None:
@@ -228,12 +235,36 @@ class _Check:
     def _bound(self, found: Series, text: str) -> None:
         """Whether the histogram has the bucket; Prometheus compares the bounds as texts."""
         buckets = found.metric.buckets
-        if isinstance(buckets, tuple) and found.part == "bucket":
+        # Bounds that the catalogue leaves out are no mistake.
+        if isinstance(buckets, tuple) and buckets and found.part == "bucket":
             bounds = [*(repr(bound) if bound < 1e6 else f"{bound:g}" for bound in buckets), "+Inf"]
             if text not in bounds:
                 self.problem(
                     "bucket", f'{found.metric.name} has no bucket le="{text}": use one of {", ".join(bounds)}'
                 )
+
+    def _closed(self, found: Series, matcher: promql.Matcher) -> None:
+        """Whether a matcher means some of the only values that a label can have."""
+        values = found.metric.values[matcher.name]
+        for wanted in _alternatives(matcher):
+            if wanted and not any(re.fullmatch(wanted, value) for value in values):
+                self.problem(
+                    "value",
+                    f'{found.name} never has {matcher.name}="{matcher.value}": '
+                    f"use some of {', '.join(values)}",
+                )
+
+    def _endpoint(self, found: Series, matcher: promql.Matcher) -> None:
+        """Whether series of an endpoint are asked for with its job."""
+        of_an_endpoint = found.layer in ("replica", "recorded") or found.name.startswith("vllm:")
+        positive = matcher.op in (promql.MatchOp.Equal, promql.MatchOp.Re)
+        job = self.surroundings.job
+        if (
+            of_an_endpoint
+            and positive
+            and not any(re.fullmatch(wanted, job) for wanted in _alternatives(matcher))
+        ):
+            self.problem("job", f'{found.name} is of another job than the endpoint\'s: use job="{job}"')
 
     def _kind(
         self, found: Series, function: str, seconds: float | None, presence: bool, jobs: set[str]
@@ -304,6 +335,7 @@ class _Check:
         if name in _INCREASES:
             return vector
         unit = _combined(vector.unit, name.removesuffix("_over_time")) if name in _KEEP_UNIT else None
+        unit = "items" if name == "count_over_time" else unit
         return replace(vector, unit=unit, number=None, seconds=None)
 
     def _quantile(self, buckets: _Value) -> _Value:
@@ -342,7 +374,8 @@ class _Check:
             labels = None if value.labels is None else value.labels | {node.param.val}
             return _Value(labels, exact=value.exact)
         if counting or operation == "stdvar":
-            return _Value(value.labels, exact=value.exact)
+            unit = "items" if operation == "count" else None
+            return _Value(value.labels, exact=value.exact, unit=unit)
         return replace(value, unit=_combined(value.unit, operation), number=None)
 
     # --- operators ------------------------------------------------------------------------------------
@@ -354,7 +387,9 @@ class _Check:
         labels, exact = self._matched(node, operator, left, right)
         unit, seconds = self._unit(operator, left, right, node)
         number = None
-        if left.number is not None and right.number is not None and operator == "*":
+        if operator == "*" and 0 in (left.number, right.number):
+            number = 0.0
+        elif operator == "*" and left.number is not None and right.number is not None:
             number = left.number * right.number
         buckets = left.observed == right.observed or right.scalar or operator in (*_COMPARISONS, *_SETS)
         observed = right.observed if left.scalar else left.observed if buckets else None
@@ -439,6 +474,8 @@ class _Check:
                 if right.number == left.seconds:
                     return quantities.per_second(left.unit)
                 return quantities.scaled(left.unit, 1 / right.number) if right.number else None
+            if left.seconds is not None and right.seconds is None and right.unit == "seconds":
+                return quantities.per_second(left.unit)  # of seconds no share, but as many per second
             return quantities.quotient(left.unit, right.unit)
         if operator in ("+", "-"):
             # A share from 1, or a number that is one of whatever the other side is.
@@ -475,14 +512,15 @@ class _Check:
             return
         labels = declared.labels(self.surroundings.vllm)
         if value.labels is not None:
-            made = value.labels | self.expression.adds
+            made = value.labels | self.expression.adds.keys()
             if (missing := labels - made) or (value.exact and (missing := made - labels)):
                 self.problem(
                     "record",
                     f"the rule and the catalogue disagree on the labels {', '.join(sorted(missing))} of "
                     f"{record}: the catalogue has {', '.join(sorted(labels))}",
                 )
-        if value.unit not in (None, declared.unit) and declared.unit != "items":
+        # Whatever is counted may be replicas.
+        if value.unit not in (None, declared.unit) and "items" not in (value.unit, declared.unit):
             self.problem("record", f"{record} is {value.unit}, the catalogue says {declared.unit}")
 
 
@@ -491,6 +529,14 @@ def _combined(unit: str | None, operation: str) -> str | None:
     if unit == "state":
         return {"avg": "ratio", "sum": "items"}.get(operation, unit)
     return unit
+
+
+def _alternatives(matcher: promql.Matcher) -> list[str]:
+    """Regular expressions each of which should match something; those of a negation, what it leaves out."""
+    if matcher.op in (promql.MatchOp.Equal, promql.MatchOp.NotEqual):
+        return [re.escape(matcher.value)]
+    # Alternatives within brackets are not those of the whole.
+    return [matcher.value] if set(matcher.value) & set("([") else matcher.value.split("|")
 
 
 def _choice(labels: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dashboards.rules import Group, Recording
@@ -21,8 +21,8 @@ class Expression:
     """PromQL, without Grafana's macros."""
     records: str | None = None
     """The series that a rule makes of it."""
-    adds: frozenset[str] = frozenset()
-    """Labels that the rule adds."""
+    adds: Mapping[str, str] = field(default_factory=dict)
+    """Labels that the rule adds, and their values."""
     keeps: str | None = None
     """The label whose values a variable of a dashboard asks for."""
     unit: str | None = None
@@ -36,8 +36,8 @@ def of_rules(groups: Sequence[Group]) -> Iterator[Expression]:
     for group in groups:
         for rule in group.rules:
             if isinstance(rule, Recording):
-                place, adds = f"{group.name} / {rule.record}", frozenset(rule.labels)
-                yield Expression(place, rule.expr, records=rule.record, adds=adds)
+                place = f"{group.name} / {rule.record}"
+                yield Expression(place, rule.expr, records=rule.record, adds=rule.labels)
             else:
                 yield Expression(f"{group.name} / {rule.name}", rule.expr)
 
