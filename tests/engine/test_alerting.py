@@ -25,6 +25,8 @@ NAMESPACE = "/api/v1/namespaces/monitoring"
 CONFIGURATION = f"{NAMESPACE}/secrets/alertmanager-monitoring-alertmanager"
 RULES = "/apis/monitoring.coreos.com/v1/namespaces/monitoring/prometheusrules"
 MERGE = {"Content-Type": "application/merge-patch+json"}
+PATIENCE = 240
+"""Seconds. What Prometheus cannot deliver while it loads a configuration, it sends again a minute later."""
 
 
 @dataclass
@@ -141,10 +143,10 @@ def test_an_alert_and_its_end_reach_the_webhook_of_the_settings(
 ) -> None:
     kubernetes.post(RULES, json=rule("vector(1)", "critical")).raise_for_status()
     try:
-        until(lambda: inbox.alerts("firing"), "the alert at the webhook", 90)
+        until(lambda: inbox.alerts("firing"), "the alert at the webhook", PATIENCE)
         # An expression that is never true: the same alert, resolved.
         patch(kubernetes, f"{RULES}/trial", {"spec": rule("vector(1) < 0", "critical")["spec"]})
-        until(lambda: inbox.alerts("resolved"), "its end at the webhook", 90)
+        until(lambda: inbox.alerts("resolved"), "its end at the webhook", PATIENCE)
     finally:
         kubernetes.delete(f"{RULES}/trial").raise_for_status()
     [name] = {alert["labels"]["alertname"] for alert in inbox.alerts("firing")}

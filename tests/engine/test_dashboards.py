@@ -27,7 +27,7 @@ REPLICAS = 3
 CALLERS = 160
 """More than 50 for each replica: the scaler goes to its maximum and stays there."""
 
-SECONDS = 360 if "SCREENSHOTS" in os.environ else 45
+SECONDS = 320 if "SCREENSHOTS" in os.environ else 45
 """What the page shows; for a picture more than the 5 minutes that rates are of."""
 
 
