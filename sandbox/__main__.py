@@ -91,19 +91,18 @@ def status(sandbox: Sandbox, console: Console) -> None:
 
 def dashboards(sandbox: Sandbox, console: Console, output: Path | None, seconds: float | None) -> None:
     """Writes the dashboards, with the data of the running Prometheus, as one HTML page."""
-    if not sandbox.runs or not sandbox.addresses():
+    addresses = sandbox.addresses() if sandbox.runs else []
+    if not addresses:
         raise ProcessError("no Prometheus runs in the local cloud; `make sandbox` starts one")
     path = output or sandbox.folder.dashboards
     try:
-        page = render(sandbox.dashboards()[0], sandbox.addresses()[0].prometheus, seconds=seconds)
+        page = render(sandbox.dashboards()[0], addresses[0].prometheus, seconds=seconds)
         path.write_text(page.html, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ProcessError(f"no page of the dashboards: {error}") from error
-    for name, problem in page.errors.items():
-        console.detail(f"error in {name}: {problem}")
-    for name in page.empty:
-        console.detail(f"no data in {name}")
-    console.step(f"{path.resolve().as_uri()}: {page.panels} panels, {len(page.empty)} of them without data")
+    for line in page.remarks():
+        console.detail(line)
+    console.step(f"{path.resolve().as_uri()}: {page.summary}")
 
 
 def _print_resources(sandbox: Sandbox, console: Console) -> None:

@@ -34,11 +34,8 @@ def main() -> int:
     except (httpx.TransportError, httpx.InvalidURL) as error:
         sys.stderr.write(f"no answer from {arguments.prometheus}: {error}\n")
         return 1
-    for name, problem in page.errors.items():
-        sys.stdout.write(f"error in {name}: {problem}\n")
-    for name in page.empty:
-        sys.stdout.write(f"no data in {name}\n")
-    sys.stdout.write(f"{arguments.output}: {page.panels} panels, {len(page.empty)} of them without data\n")
+    for line in (*page.remarks(), f"{arguments.output}: {page.summary}"):
+        sys.stdout.write(f"{line}\n")
     return 0
 
 

@@ -136,6 +136,18 @@ class Page:
     answers: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     """Newest values of the series that each query found, by `dashboard / panel / query`."""
 
+    def remarks(self) -> list[str]:
+        """What whoever made the page should know of it: panels with an error, then those without data."""
+        return [
+            *(f"error in {name}: {problem}" for name, problem in self.errors.items()),
+            *(f"no data in {name}" for name in self.empty),
+        ]
+
+    @property
+    def summary(self) -> str:
+        """How many panels it has."""
+        return f"{self.panels} panels, {len(self.empty)} of them without data"
+
 
 def page(reports: Sequence[Report], made: float) -> Page:
     """The page of some reports; `made` is when their data were read (unix seconds)."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sandbox.bearer import bearer
 from sandbox.cloud.apps import App, Apps
 from sandbox.cloud.http import Handler
 from sandbox.cloud.settings import CloudSettings
@@ -74,10 +75,10 @@ class NativeAi:
         )
 
     def _token(self, request: web.Request) -> Token:
-        scheme, _, value = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not value.strip():
+        value = bearer(request)
+        if not value:
             raise _RefusalError(401, "a Bearer token is needed")
-        token = self._tokens.with_value(value.strip())
+        token = self._tokens.with_value(value)
         if token is None:
             raise _RefusalError(401, "the token is not valid")
         return token

@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from sandbox import tls
+from sandbox.bearer import bearer
 from sandbox.interfaces import AppDirectory, Replica
 
 Balancing = Literal["random", "round-robin", "sticky"]
@@ -98,7 +99,7 @@ class Gateway:
             await self.close(app_id)
 
     async def _answer(self, app_id: str, request: web.Request) -> web.StreamResponse:
-        token = _bearer(request)
+        token = bearer(request)
         if not self._directory.may_call(app_id, token):
             return self._refuse(app_id, request, token)
         replicas = self._directory.ready_replicas(app_id)
@@ -134,12 +135,6 @@ class Gateway:
             return web.Response(status=302, headers={hdrs.LOCATION: f"{self._login_url}?{query}"})
         reason = "the token may not call this app" if token else "a Bearer token is needed"
         return _error(REFUSED_STATUS, reason)
-
-
-def _bearer(request: web.Request) -> str:
-    """The token of a request, empty without one."""
-    scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -17,6 +16,7 @@ from sandbox.engine import Engine
 from sandbox.project import Folder
 from sandbox.sandbox import Sandbox
 from sandbox.toolchain import Toolchain
+from tests.engine.command_lines import command_lines
 from tests.engine.conftest import Deployment, at_speed
 from tests.engine.fleet import until
 
@@ -91,11 +91,7 @@ def test_down_ends_the_children_of_a_killed_cloud(toolchain: Toolchain, tmp_path
 
 def mentioning(folder: Folder) -> list[str]:
     """Command lines with the path of the folder, whether or not the sandbox takes the process for its own."""
-    lines = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            lines.append(file.read_text(errors="replace").replace("\0", " "))
-    return [line for line in lines if str(folder.root) in line]
+    return [line for line in command_lines() if str(folder.root) in line]
 
 
 def test_a_cluster_deleted_first_leaves_what_it_caused_behind(toolchain: Toolchain, tmp_path: Path) -> None:

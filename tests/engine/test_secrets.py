@@ -30,6 +30,7 @@ from sandbox.engine import Engine
 from sandbox.project import CHECKOUT
 from sandbox.sandbox import Sandbox
 from tests.engine.cluster import kubernetes_client
+from tests.engine.command_lines import command_lines
 from tests.engine.conftest import CANARY, Deployment, loud
 from tests.engine.meanwhile import meanwhile
 
@@ -270,12 +271,7 @@ def echo(secrets: Mapping[str, str], *names: str) -> str:
 def watching(lines: set[str]) -> AbstractContextManager[None]:
     """Collects the command lines of all processes that can be seen meanwhile."""
 
-    def look() -> None:
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                lines.add(file.read_text(errors="replace").replace("\0", " "))
-
-    return meanwhile(look, 0.05)
+    return meanwhile(lambda: lines.update(command_lines()), 0.05)
 
 
 def secrets_in_state(deployment: Deployment) -> dict[str, str]:
