@@ -10,7 +10,7 @@ unexport SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox sandbox-down sandbox-status dashboards recover test lint types unit verify-chart prove clean
+.PHONY: help sandbox sandbox-down sandbox-status dashboards rehearse prices recover test lint types unit verify-chart prove clean
 
 help: ## Lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,13 @@ sandbox-status: $(VENV)/.ready ## Tells what runs in the sandbox and what it wou
 
 dashboards: $(VENV)/.ready ## Writes the dashboards with the sandbox's data as one HTML page: make dashboards [RANGE=15m] [OUTPUT=page.html]
 	@$(SANDBOX) dashboards $(if $(RANGE),--range $(RANGE)) $(if $(OUTPUT),--output $(OUTPUT))
+
+prices: $(VENV)/.ready ## Renews components/prices.json from OVHcloud's public catalogue
+	@$(RUN) -m components.price_catalogue
+
+rehearse: $(VENV)/.ready ## Runs a stack on virtual time under some traffic: make rehearse STACK=prod [TRAFFIC=article] [SEED=1] [SWEEP=no] [CALIBRATION=file] [OUTPUT=page.html] [JSON=file.json]
+	@test -n "$(STACK)" || { echo "which stack? make rehearse STACK=prod" >&2; exit 2; }
+	@$(RUN) -m autoscaling --stack "$(STACK)" $(if $(TRAFFIC),--traffic "$(TRAFFIC)") $(if $(SEED),--seed "$(SEED)") $(if $(filter no,$(SWEEP)),--no-sweep) $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(OUTPUT),--output "$(OUTPUT)") $(if $(JSON),--json "$(JSON)")
 
 recover: ## The way back after a killed or interrupted update: make recover STACK=dev
 	@test -n "$(STACK)" || { echo "which stack? make recover STACK=dev" >&2; exit 2; }

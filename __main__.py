@@ -5,6 +5,7 @@ from __future__ import annotations
 import pulumi
 
 from components import settings as stack_settings
+from components.bill import bill
 from components.endpoint_monitoring import endpoint_target
 from components.inference_endpoint import InferenceEndpoint
 from components.monitoring_cluster import MonitoringCluster
@@ -12,6 +13,9 @@ from components.monitoring_stack import MonitoringStack
 
 settings = stack_settings.from_pulumi()
 service_name, protect = settings.general.service_name, settings.general.protect
+
+costs = bill(settings)
+pulumi.log.info(costs.text())
 
 # Two branches that do not wait for each other ...
 endpoint = InferenceEndpoint("vllm", settings.endpoint, service_name=service_name, protect="app" in protect)
@@ -48,5 +52,7 @@ pulumi.export("grafana_url", monitoring.grafana_url)
 pulumi.export("grafana_dashboard_url", monitoring.grafana_dashboard_url)
 pulumi.export("grafana_admin_password", monitoring.grafana_admin_password)
 pulumi.export("prometheus_url", monitoring.prometheus_url)
+pulumi.export("cost_eur_per_hour_min", costs.floor)
+pulumi.export("cost_eur_per_hour_max", costs.ceiling)
 if monitoring.grafana_reserved_address is not None:
     pulumi.export("grafana_reserved_address", monitoring.grafana_reserved_address)

@@ -9,8 +9,8 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from components.cluster_objects import secret
-from components.flavors import FLAVORS
 from components.platform_exporter import MODULE, PlatformExporter
+from components.prices import flavor_eur_per_hour
 from components.setting_types import seconds
 from components.settings import EndpointSettings, MonitoringSettings, Settings
 from dashboards import bundle, recording, rules
@@ -25,7 +25,7 @@ _RUNBOOKS = "docs/runbooks"
 def endpoint_target(settings: Settings) -> Target:
     """The endpoint as rules and dashboards know it."""
     endpoint, monitoring = settings.endpoint, settings.monitoring
-    unit = FLAVORS[endpoint.gpu_flavor].eur_per_hour
+    unit = flavor_eur_per_hour(endpoint.gpu_flavor)
     return Target(
         job=f"vllm-{endpoint.model_label}",
         labels={

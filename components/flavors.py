@@ -1,7 +1,7 @@
-"""What AI Deploy offers: regions and flavors, with what an app may have of them and what they cost.
+"""What AI Deploy offers: regions and flavors, with what an app may have of them.
 
 The live list is `GET /cloud/project/{id}/ai/capabilities/region/{region}/flavor`; `flavors.json` beside this
-module lets a mistake show in a preview and prices a plan. It names the source of its numbers.
+module lets a mistake show in a preview. It names the source of its numbers; prices are in `prices.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class _Data(BaseModel):
 
 
 class Flavor(_Data):
-    """A flavor of AI Deploy; hardware and price are of one unit, None where nothing public was found."""
+    """A flavor of AI Deploy; its hardware is of one unit, None where nothing public was found."""
 
     id: str
     type: str
@@ -32,8 +32,6 @@ class Flavor(_Data):
     memory_gib: float
     ephemeral_storage_gib: float | None
     public_network_gbps: float | None
-    eur_per_hour: float | None
-    """Price of an hour in which an app is SCALING or RUNNING, without VAT; billed per started minute."""
 
     @property
     def is_gpu(self) -> bool:

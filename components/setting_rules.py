@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import SecretStr
 from pydantic.alias_generators import to_camel
 
-from components.ai_deploy.spec import Probe, Volume
+from components.ai_deploy.spec import ContainerUpdates, DeploymentStrategy, Probe, Volume
 from components.flavors import FLAVORS
 from components.setting_types import AlertRoutes, Receiver, ServiceLevelObjectives, gibibytes, seconds
 from dashboards import objectives
@@ -42,12 +42,23 @@ def _probe_port(probe: Probe, port: int) -> str | None:
     return f"port {probe.port} must be that of vLLM, port ({port})" if probe.port != port else None
 
 
-def _gpu_quota(maximum: int, count: int, quota: int) -> str | None:
-    if maximum * count <= quota:
+def _gpu_quota(maximum: int, count: int, quota: int, updates: ContainerUpdates) -> str | None:
+    support = "have OVHcloud's support raise the quota"
+    if maximum * count > quota:
+        return (
+            f"with gpuCount {count} this needs {maximum * count} GPUs, the project may use {quota} "
+            f"(gpuQuota); lower one of them or {support}"
+        )
+    # Where no old replica may go before a new one is ready, an update without room for a new one never ends.
+    # Fewer replicas than the maximum need no more: the surge is of one as long as none may be missing.
+    surge, unavailable = DeploymentStrategy().limits(maximum)
+    if updates == "restart" or unavailable or (maximum + surge) * count <= quota:
         return None
     return (
-        f"with gpuCount {count} this needs {maximum * count} GPUs, the project may use {quota} (gpuQuota); "
-        "lower one of them or have OVHcloud's support raise the quota"
+        f"with gpuCount {count}, {maximum} replica{'s' if maximum > 1 else ''} cannot be updated: a new one "
+        f"starts before an old one goes, which needs {(maximum + surge) * count} GPUs, and the project may "
+        f"use {quota} (gpuQuota); lower maxReplicas or gpuCount, {support}, or set containerUpdates: restart "
+        "(down meanwhile)"
     )
 
 
@@ -203,7 +214,7 @@ RULES: tuple[Rule, ...] = (
     Rule("livenessProbe", ("liveness_probe", "port"), _probe_port),
     Rule("readinessProbe", ("readiness_probe", "port"), _probe_port),
     Rule("gpuCount", ("gpu_count", "gpu_flavor"), _replica_gpus),
-    Rule("maxReplicas", ("max_replicas", "gpu_count", "gpu_quota"), _gpu_quota),
+    Rule("maxReplicas", ("max_replicas", "gpu_count", "gpu_quota", "container_updates"), _gpu_quota),
     Rule("grafanaSourceRanges", ("grafana_source_ranges", "grafana_access"), _source_ranges),
     Rule("grafanaReservedAddress", ("grafana_reserved_address", "grafana_access"), _reserved_address),
     Rule("grafanaKeepAddress", ("grafana_keep_address", "grafana_reserved_address"), _kept_address),

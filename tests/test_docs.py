@@ -7,14 +7,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
-from components.flavors import FLAVORS
+from components.bill import bill
+from components.prices import flavor_eur_per_hour
 from components.settings import KEYS
 from docs import configuration
 from sandbox import settings
-from sandbox.cloud import catalogue
 from sandbox.cloud.settings import CloudSettings, Credentials
+from tests.components import mocks
 
 ROOT = configuration.ROOT
 README = ROOT / "README.md"
@@ -122,29 +122,36 @@ def test_every_endpoint_of_the_sandbox_that_is_named_is_served(page: Path) -> No
         assert f'"{path}"' in served, path
 
 
-@pytest.mark.parametrize(
-    ("stack", "replicas", "column"), [("dev", 1, 1), ("prod", 1, 2), ("prod", 3, 3)], ids=str
-)
-def test_the_costs_are_those_of_the_stack_files(stack: str, replicas: int, column: int) -> None:
-    """A column of the cost table follows from flavors, counts and sizes, and the known prices."""
-    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
-    values = {key: entry.get("default") for key, entry in declared.items()}
-    config = yaml.safe_load((ROOT / f"Pulumi.{stack}.yaml").read_text())["config"]
-    values |= {key.partition(":")[2]: value for key, value in config.items()}
-    prices = catalogue.prices()
-    gpu = FLAVORS[values["gpuFlavor"]].eur_per_hour
-    assert gpu is not None
-    gpus = replicas * values["gpuCount"] * gpu
-    nodes = values["nodeCount"] * prices.instances.eur_per_hour[values["nodeFlavor"]]
-    sizes = sum(values[f"{part}StorageGiB"] for part in ("prometheus", "alertmanager", "grafana"))
-    volume_type = values["storageClass"].removeprefix("csi-cinder-")
-    volumes = sizes * prices.volumes.eur_per_gib_hour[volume_type]
-    network = 0.0
-    if values["grafanaAccess"] == "load-balancer":
-        balancer = prices.load_balancers.eur_per_hour[values["grafanaLoadBalancerFlavor"]]
-        network = balancer + prices.gateway.eur_per_hour + prices.floating_ip.eur_per_hour
+def _costs() -> str:
     _, _, section = README.read_text().partition("### What it costs\n")
-    rows = [line.split("|") for line in section.partition("\n#")[0].splitlines() if line.startswith("| ")]
+    return section.partition("\n#")[0]
+
+
+@pytest.mark.parametrize(
+    ("stack", "most", "column"), [("dev", True, 1), ("prod", False, 2), ("prod", True, 3)], ids=str
+)
+def test_the_costs_are_those_of_the_stack_files(stack: str, most: bool, column: int) -> None:
+    gpus, _cluster, nodes, volumes, *network = bill(mocks.settings(stack)).items
+    parts = [
+        sum(item.eur_per_hour[most] for item in items if item.eur_per_hour is not None)
+        for items in ([gpus], [nodes], [volumes], network)
+    ]
+    rows = [line.split("|") for line in _costs().splitlines() if line.startswith("| ")]
     shown = [cells[column + 1].split()[0] for cells in rows[1:]]
-    parts = [gpus, nodes, volumes, network]
     assert shown == [f"{part:.2f}" if part else "none" for part in [*parts, sum(parts)]]
+
+
+def test_the_bill_that_is_shown_is_the_one_that_is_printed() -> None:
+    (example,) = _blocks(_costs(), "text")
+    before, after = bill(mocks.settings("prod")), bill(mocks.settings("prod", maxReplicas="2"))
+    printed = [f"    {line}" for line in after.text().splitlines()]
+    shown = [line for line in example.splitlines() if line.startswith("    ") and line.strip() != "..."]
+    assert [line for line in printed if line in shown] == shown
+    assert f"cost_eur_per_hour_max   : {before.ceiling} => {after.ceiling}" in example
+    assert before.floor == after.floor
+
+
+def test_prices_in_stack_files_are_those_of_the_price_list() -> None:
+    for stack, flavor in (("dev", "l4-1-gpu"), ("prod", "h100-1-gpu")):
+        first, *_ = (ROOT / f"Pulumi.{stack}.yaml").read_text().splitlines()
+        assert re.findall(r"(\d+\.\d+) €", first) == [f"{flavor_eur_per_hour(flavor):.2f}"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import configparser
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,8 @@ TOKEN_URLS = {
     "https://api.us.ovhcloud.com/1.0": "https://us.ovhcloud.com/auth/oauth2/token",
 }
 """Where service accounts get their token, by base URL of the API; custom URLs have no such place."""
+
+_DEFAULT_ENDPOINT = "ovh-eu"
 
 FILES = ("./ovh.conf", "~/.ovh.conf", "/etc/ovh.conf")
 """Files with credentials, the first that has a value wins."""
@@ -102,6 +104,34 @@ def find_credentials(
     `config` has the keys of the `ovh` provider with their namespace (`ovh:endpoint`, …). Values of one way of
     authentication may come from different places; values of two ways may not be there at once.
     """
+    look_up = _places(config, environment, files)
+    endpoint = look_up("endpoint", "default").text or _DEFAULT_ENDPOINT
+    url = _url(endpoint)
+    values = {key: look_up(key, endpoint) for method in _METHODS for key in method}
+    return Credentials(url, _auth(url, {key: value for key, value in values.items() if value.text}))
+
+
+def find_url(
+    config: Mapping[str, str | None],
+    environment: Mapping[str, str] = os.environ,
+    files: Sequence[str] = FILES,
+) -> str:
+    """Base URL of the API alone, for calls that need no credentials; raises CredentialsError."""
+    return _url(_places(config, environment, files)("endpoint", "default").text or _DEFAULT_ENDPOINT)
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value of the credentials, and the name under which it was found."""
+
+    text: str = field(repr=False)
+    place: str
+
+
+def _places(
+    config: Mapping[str, str | None], environment: Mapping[str, str], files: Sequence[str]
+) -> Callable[[str, str], _Value]:
+    """Finds the value of a key, in the files in a section; one that is not there is empty."""
     parser = configparser.ConfigParser(interpolation=None)
     # The last file read wins.
     parser.read([Path(file).expanduser() for file in reversed(files)])
@@ -116,18 +146,7 @@ def find_credentials(
         )
         return next((value for value in places if value.text), _Value("", ""))
 
-    endpoint = look_up("endpoint", "default").text or "ovh-eu"
-    url = _url(endpoint)
-    values = {key: look_up(key, endpoint) for method in _METHODS for key in method}
-    return Credentials(url, _auth(url, {key: value for key, value in values.items() if value.text}))
-
-
-@dataclass(frozen=True)
-class _Value:
-    """A value of the credentials, and the name under which it was found."""
-
-    text: str = field(repr=False)
-    place: str
+    return look_up
 
 
 def _url(endpoint: str) -> str:

@@ -9,8 +9,9 @@ Numbers arrive from the Pulumi engine as floats: the models turn 8000.0 into 800
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -85,6 +86,20 @@ class Probe(_Model):
     """Passed checks in a row that make it healthy again; must be 1 for liveness."""
 
 
+def rollout_limits(max_surge: str, max_unavailable: str, desired: int) -> tuple[int, int]:
+    """(replicas above, replicas below) the desired number while a change rolls out; never both zero.
+
+    Counts, or percentages of which a surge is rounded up and the other down: the rules of Kubernetes'
+    Deployments, which are assumed to be those of AI Deploy.
+    """
+
+    def share(value: str, rounding: Callable[[float], int]) -> int:
+        return rounding(desired * int(value[:-1]) / 100) if value.endswith("%") else int(value)
+
+    surge, unavailable = share(max_surge, math.ceil), share(max_unavailable, math.floor)
+    return surge, unavailable if surge or unavailable else 1
+
+
 class DeploymentStrategy(_Model):
     """How a change rolls out over the replicas (`DeploymentStrategy`); defaults are the platform's."""
 
@@ -95,6 +110,10 @@ class DeploymentStrategy(_Model):
     """Seconds without progress after which a rollout counts as failed. A first start that downloads 28 GB of
     weights needs far more than the default."""
     termination_grace_period_seconds: Annotated[int, Field(ge=0)] = 30
+
+    def limits(self, desired: int) -> tuple[int, int]:
+        """`rollout_limits` of this strategy."""
+        return rollout_limits(self.max_surge, self.max_unavailable, desired)
 
 
 class CustomMetrics(_Model):

@@ -7,10 +7,11 @@ platform seconds of one monotonic clock; `advance` performs what is due and says
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from components.ai_deploy.spec import rollout_limits
 
 RETRY_SECONDS = 10.0
 """How often the platform looks again for free GPUs."""
@@ -77,13 +78,7 @@ class Strategy:
 
     def limits(self, desired: int) -> tuple[int, int]:
         """(replicas above, replicas below) the desired count during an update; never both zero."""
-        surge = _share(self.surge, desired, math.ceil)
-        unavailable = _share(self.unavailable, desired, math.floor)
-        return surge, unavailable if surge or unavailable else 1
-
-
-def _share(value: str, of: int, rounding: Callable[[float], int]) -> int:
-    return rounding(of * int(value[:-1]) / 100) if value.endswith("%") else int(value)
+        return rollout_limits(self.surge, self.unavailable, desired)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""What the cloud offers and at which price: AI flavors, and what the data files beside this module hold."""
+"""What the cloud offers: AI flavors, and the Kubernetes of the data file beside this module."""
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 
@@ -56,32 +55,6 @@ def capability(flavor: Flavor) -> JsonObject:
     }
 
 
-class _PerHour(_Data):
-    source: str
-    eur_per_hour: dict[str, float]
-
-
-class _PerGibHour(_Data):
-    source: str
-    eur_per_gib_hour: dict[str, float]
-
-
-class _Single(_Data):
-    source: str
-    eur_per_hour: float
-
-
-class Prices(_Data):
-    """`prices.json`: instances, volumes, load balancers, gateway, floating IP."""
-
-    currency: str
-    instances: _PerHour
-    volumes: _PerGibHour
-    load_balancers: _PerHour
-    gateway: _Single
-    floating_ip: _Single
-
-
 class KubernetesOffer(_Data):
     """`kubernetes.json`: versions (minor to full) and regions of Managed Kubernetes."""
 
@@ -103,16 +76,7 @@ class KubernetesOffer(_Data):
 
 
 @cache
-def prices() -> Prices:
-    """What is billed besides AI Deploy."""
-    return Prices.model_validate(_read("prices.json"))
-
-
-@cache
 def kubernetes() -> KubernetesOffer:
     """What Managed Kubernetes offers."""
-    return KubernetesOffer.model_validate(_read("kubernetes.json"))
-
-
-def _read(name: str) -> object:
-    return json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    data = Path(__file__).with_name("kubernetes.json")
+    return KubernetesOffer.model_validate_json(data.read_text(encoding="utf-8"))

@@ -10,7 +10,8 @@ import secrets
 import uuid
 from dataclasses import dataclass, field
 
-from sandbox.cloud import catalogue, stamps
+from components.prices import prices
+from sandbox.cloud import stamps
 from sandbox.cloud.ledger import Ledger
 from sandbox.interfaces import JsonObject, LoadBalancer
 
@@ -74,7 +75,7 @@ class ProjectInfrastructure:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._prices = catalogue.prices()
+        self._prices = prices()
         self._regions: dict[str, str] = {}
         """Region of every cluster there is."""
         self._volumes: dict[str, Volume] = {}
@@ -96,13 +97,15 @@ class ProjectInfrastructure:
 
     def create_volume(self, cluster_id: str, name: str, size_gib: int, volume_type: str) -> str:
         """Creates a Cinder volume; returns its id. Raises ValueError for an unknown type."""
-        per_gib = self._prices.volumes.eur_per_gib_hour
-        base = volume_type.removesuffix("-luks")
-        if base not in per_gib:
-            raise ValueError(f"volume type {volume_type} is unknown; there are {', '.join(per_gib)}")
+        price = self._prices.volume(volume_type)
+        if price is None:
+            known = ", ".join(self._prices.volumes)
+            raise ValueError(f"volume type {volume_type} is unknown; there are {known}")
         volume = Volume(str(uuid.uuid4()), name, cluster_id, size_gib, volume_type)
         self._volumes[volume.id] = volume
-        self._ledger.open("volume", volume.id, name, size_gib * per_gib[base])
+        per_gib = price.eur_per_hour
+        cost = None if per_gib is None else size_gib * per_gib
+        self._ledger.open("volume", volume.id, name, cost)
         return volume.id
 
     def delete_volume(self, volume_id: str) -> None:
@@ -120,7 +123,7 @@ class ProjectInfrastructure:
         """
         if cluster_id not in self._regions:
             raise ValueError(f"cluster {cluster_id} does not exist")
-        flavors = self._prices.load_balancers.eur_per_hour
+        flavors = self._prices.load_balancers
         if flavor not in flavors:
             raise ValueError(f"load balancer flavor {flavor} is unknown; there are {', '.join(flavors)}")
         region = self._regions[cluster_id]
@@ -131,7 +134,7 @@ class ProjectInfrastructure:
             str(uuid.uuid4()), name, cluster_id, flavor, keep_address, private, str(uuid.uuid4())
         )
         self._balancers[balancer.id] = balancer
-        self._ledger.open("load-balancer", balancer.id, name, flavors[flavor])
+        self._ledger.open("load-balancer", balancer.id, name, flavors[flavor].eur_per_hour)
         if floating is None:
             floating = self.create_floating_ip(region, f"load balancer {name}")
         floating.bind(balancer, gateway.id)

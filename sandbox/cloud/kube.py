@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from components.prices import prices
 from sandbox.clock import Clock
 from sandbox.cloud import catalogue, stamps
 from sandbox.cloud.http import Route, bad_request, not_found, parse
@@ -287,7 +288,7 @@ class Kubes:
             name = f"{pool.name}-node-{secrets.token_hex(3)}"
             node = Node(str(uuid.uuid4()), name, str(uuid.uuid4()), stamps.now())
             pool.nodes.append(node)
-            price = catalogue.prices().instances.eur_per_hour[pool.flavor]
+            price = prices().instances[pool.flavor].eur_per_hour
             self._ledger.open("node", node.id, name, price, owner=pool.id)
         while len(pool.nodes) > count:
             self._ledger.close("node", pool.nodes.pop().id)
@@ -335,7 +336,7 @@ def _check_pool(kube: Kube, name: str, flavor: str) -> None:
         )
     if any(pool.name == name for pool in kube.pools.values()):
         raise bad_request(f"name: the cluster already has a node pool {name}")
-    flavors = catalogue.prices().instances.eur_per_hour
+    flavors = prices().instances
     if flavor not in flavors:
         raise bad_request(f"flavorName: {flavor} is unknown; there are {', '.join(flavors)}")
 

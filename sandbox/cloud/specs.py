@@ -7,6 +7,7 @@ from typing import Literal
 
 from autoscaling.policy import ScalerSettings
 from components.flavors import FLAVORS, Flavor
+from components.prices import flavor_eur_per_hour
 from sandbox.cloud import app_machine, catalogue
 from sandbox.cloud.http import bad_request, not_implemented
 from sandbox.cloud.schema import (
@@ -52,7 +53,8 @@ class Size:
     @property
     def eur_per_hour(self) -> float | None:
         """Price of one replica."""
-        return None if self.flavor.eur_per_hour is None else self.flavor.eur_per_hour * self.count
+        unit = flavor_eur_per_hour(self.flavor.id)
+        return None if unit is None else unit * self.count
 
 
 def size(resources: Resources) -> Size:

@@ -158,6 +158,8 @@ class Deployment:
     reads: list[Read] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     """Outputs of the stack."""
+    said: list[str] = field(default_factory=list)
+    """What it told the user for information."""
     warnings: list[str] = field(default_factory=list)
 
     def of(self, type_: str) -> list[Resource]:
@@ -285,6 +287,8 @@ class _Engine(MockMonitor):
     def Log(self, request: engine_pb2.LogRequest) -> None:  # noqa: N802
         if request.severity >= engine_pb2.WARNING:
             self.deployment.warnings.append(request.message)
+        elif request.severity == engine_pb2.INFO:
+            self.deployment.said.append(request.message)
 
 
 def _decoded(value: Any) -> Any:

@@ -13,6 +13,7 @@ import pytest
 
 from components.endpoint_monitoring import EndpointMonitoring, endpoint_target
 from components.platform_exporter import exporter_config
+from components.prices import prices
 from dashboards import bundle, recording, rules
 from tests.components import mocks
 from tests.components.mocks import Deployment, Secret, deploy, settings
@@ -200,10 +201,12 @@ def test_the_target_is_the_endpoint_of_the_settings() -> None:
     assert endpoint_target(published) == replace(PROD, runbooks="https://example.com/runbooks")
 
 
-def test_a_replica_costs_what_its_gpus_cost() -> None:
-    two = endpoint_target(settings("prod", gpuCount="2", maxReplicas="2"))
-    assert two.replica_eur_per_hour == pytest.approx(6.2)
-    assert endpoint_target(settings("prod", gpuFlavor="ai1-le-1-gpu")).replica_eur_per_hour is None
+def test_a_replica_costs_what_its_gpus_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = settings("prod", gpuCount="2", maxReplicas="2", gpuQuota="6")
+    assert endpoint_target(two).replica_eur_per_hour == pytest.approx(6.2)
+    unknown = prices().ai_deploy["h100-1-gpu"].model_copy(update={"eur_per_hour": None})
+    monkeypatch.setitem(prices().ai_deploy, "h100-1-gpu", unknown)
+    assert endpoint_target(two).replica_eur_per_hour is None
 
 
 @pytest.mark.parametrize(

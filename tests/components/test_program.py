@@ -25,6 +25,8 @@ OUTPUTS = {
     "grafana_dashboard_url",
     "grafana_admin_password",
     "prometheus_url",
+    "cost_eur_per_hour_min",
+    "cost_eur_per_hour_max",
 }
 SECRET_OUTPUTS = {
     "client_token": Secret(mocks.CLIENT_TOKEN),

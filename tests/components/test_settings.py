@@ -72,6 +72,13 @@ def test_dev_is_cheaper_than_prod() -> None:
         ({"scalingTarget": "-3"}, "scalingTarget = -3: must be greater than 0"),
         ({"gpuCount": "5"}, "gpuCount = 5: a replica of h100-1-gpu may have at most 4 GPUs"),
         ({"gpuCount": "2"}, "maxReplicas = 3: with gpuCount 2 this needs 6 GPUs, the project may use 4"),
+        (
+            {"gpuCount": "2", "maxReplicas": "2"},
+            "maxReplicas = 2: with gpuCount 2, 2 replicas cannot be updated: a new one starts before an old "
+            "one goes, which needs 6 GPUs, and the project may use 4 (gpuQuota); lower maxReplicas or "
+            "gpuCount, have OVHcloud's support raise the quota, or set containerUpdates: restart",
+        ),
+        ({"gpuCount": "4", "maxReplicas": "1"}, "1 replica cannot be updated: a new one starts before"),
         ({"gpuFlavor": "h100"}, "gpuFlavor = h100: is no GPU flavor of AI Deploy; allowed: h100-1-gpu"),
         ({"image": "vllm/vllm-openai"}, "image = vllm/vllm-openai: must name a tag"),
         ({"image": "vllm/vllm-openai:latest"}, "must name a tag other than latest"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,31 @@ def test_a_changed_threshold_is_one_call_and_waits_for_nothing(deployment: Deplo
     engine, api = deployment.engine, deployment.sandbox.connection.api
     before = len(httpx.get(f"{api}/sandbox/calls").json())
     engine.capture("config", "set", "-s", "sandbox", "scalingTarget", "40")
-    engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview")
+    said = engine.capture("up", "-s", "sandbox", "--yes", "--skip-preview")
+    assert said.partition("Diagnostics:")[2].count("Costs 3.51 to 9.71 EUR per hour without VAT:") == 1
     calls = httpx.get(f"{api}/sandbox/calls").json()[before:]
     changing = [
         f"{call['method']} {call['path'].rpartition('/')[2]}" for call in calls if call["method"] != "GET"
     ]
     assert changing == ["PUT scalingstrategy"]
     engine.capture("preview", "-s", "sandbox", "--expect-no-changes")
+
+
+def test_a_preview_shows_what_a_change_does_to_the_bill(
+    deployment: Deployment, outputs: dict[str, Any]
+) -> None:
+    engine = deployment.engine
+    engine.capture("config", "set", "-s", "sandbox", "maxReplicas", "2")
+    try:
+        said = engine.capture("preview", "-s", "sandbox")
+    finally:
+        engine.capture("config", "set", "-s", "sandbox", "maxReplicas", "3")
+    assert (outputs["cost_eur_per_hour_min"], outputs["cost_eur_per_hour_max"]) == (3.5098, 9.7098)
+    assert re.search(r"~ cost_eur_per_hour_max *: 9\.7098 => 6\.6098$", said, flags=re.MULTILINE)
+    assert "cost_eur_per_hour_min" not in said
+    diagnostics = said.partition("Diagnostics:")[2]
+    assert diagnostics.count("Costs 3.51 to 6.61 EUR per hour without VAT:") == 1
+    assert "    sum                            3.5098  6.6098    2562.15    4825.15\n" in diagnostics
 
 
 def test_state_refers_to_providers_and_holds_no_pickled_code(deployment: Deployment) -> None:

@@ -6,8 +6,12 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import pytest
+
+from components.settings import SettingsError
 from sandbox.cloud import app_machine
 from sandbox.cloud.app_machine import Machine, Pod, Probe, State, Strategy, Template, Verb, World
+from tests.components.mocks import settings
 
 HEALTH = Probe("/health", initial_delay=300)
 MODELS = Probe("/v1/models", initial_delay=300)
@@ -76,6 +80,35 @@ def simulate(
     """An app that is queued at time 0."""
     strategy = Strategy(progress_deadline=deadline)
     return Simulation(app_machine.queue(template, strategy, replicas, 0), probe)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "count", "quota"),
+    [
+        (replicas, count, quota)
+        for replicas, count in itertools.product((1, 2, 3, 4, 5, 8), (1, 2, 4))
+        for quota in range(replicas * count, replicas * count + 5)
+    ],
+)
+def test_settings_are_refused_when_their_quota_would_hold_up_an_update(
+    replicas: int, count: int, quota: int
+) -> None:
+    """The rule of `gpuQuota` says what happens to an app that has all its replicas when the update comes."""
+    simulation = simulate(ARTICLE, downloads(0), replicas=replicas, deadline=10_000)
+    simulation.quota = quota // count
+    simulation.run(2000)
+    assert simulation.machine.available == replicas
+    simulation.machine = app_machine.roll_out(simulation.machine, replace(ARTICLE, revision=2), 2000)
+    simulation.run(9000)
+    done = {pod.template.revision for pod in simulation.machine.pods} == {2}
+    changes = {"maxReplicas": replicas, "minReplicas": 1, "gpuCount": count, "gpuQuota": quota}
+    given = {key: str(value) for key, value in changes.items()}
+    if done:
+        settings("prod", **given)
+    else:
+        with pytest.raises(SettingsError, match="cannot be updated"):
+            settings("prod", **given)
+        settings("prod", **given, containerUpdates="restart")
 
 
 def test_states_follow_each_other_with_their_delays() -> None:

@@ -96,7 +96,7 @@ async def test_a_pool_scales_its_nodes_and_their_bill(world: World) -> None:
     assert (pool["desiredNodes"], pool["currentNodes"], fake.nodes) == (2, 2, {"monitoring": 2})
     assert len(await world.client.project("GET", f"{pool_path}/nodes")) == 2
     assert len(await world.client.project("GET", f"{path}/node")) == 2
-    assert (await world.client.plain("GET", "/sandbox/bill")).body["perHour"] == 0.26
+    assert (await world.client.plain("GET", "/sandbox/bill")).body["perHour"] == 2 * 0.129
     await world.client.project("DELETE", pool_path)
     await world.gone(pool_path)
     assert fake.nodes == {"monitoring": 0}
