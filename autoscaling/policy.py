@@ -11,6 +11,7 @@ All times are seconds of any one monotonic clock; the caller calls `decide` ever
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -49,7 +50,10 @@ class ScalerSettings:
     scale_down_stabilization_seconds: float = 300
     """The highest recommendation of this window wins when scaling down."""
     cooldown_seconds: float = 300
-    """Time without load after which an app with `replicas_min` 0 loses its last replica."""
+    """Time without load after which an app with `replicas_min` 0 loses its replicas.
+
+    As with KEDA, one that never had load does not wait for it: its replicas go with the first value of zero.
+    """
     tolerance: float = 0.1
     """Share of the target by which the value may be off without a change."""
 
@@ -76,9 +80,9 @@ class ScalerState:
     recommendations: tuple[tuple[float, int], ...] = ()
     """(time, replicas) of the unstabilized recommendations that a window may still need."""
     scalings: tuple[tuple[float, int], ...] = ()
-    """(time, change) of the changes within the period of the rate limits."""
+    """(time, change) of the changes within the period of the rate limits, those from and to zero apart."""
     last_active: float | None = None
-    """When the metric was last above zero; None before the first sample."""
+    """When the metric was last above zero; None when it never was."""
 
     @classmethod
     def initial(cls, replicas: int) -> ScalerState:
@@ -110,49 +114,50 @@ def decide(state: ScalerState, sample: Sample, settings: ScalerSettings) -> tupl
         # As the controller does: what runs when it starts is the first recommendation, so that a restart
         # of the controller never scales down at once.
         state = replace(state, recommendations=((sample.time, state.replicas),))
+    value = aggregate(sample.values, settings.aggregation)
+    if value is not None and value > 0:
+        state = replace(state, last_active=sample.time)
     bounded = min(max(state.replicas, settings.replicas_min), settings.replicas_max)
     if bounded != state.replicas:
         return _scaled(state, bounded, sample.time)
 
-    usage = _aggregate(sample.values, settings.aggregation)
-    if usage is None:
+    if value is None:
         return state.replicas, state
-    if usage > 0 or state.last_active is None:
-        state = replace(state, last_active=sample.time)
     if settings.replicas_min == 0:
+        # KEDA, not the HPA, wakes the app and takes its replicas away, all of them at once. So the rate
+        # limits of the HPA do not count these changes.
         if state.replicas == 0:
-            return _scaled(state, 1, sample.time) if usage > 0 else (0, state)
-        # KEDA, not the HPA, takes the last replicas away, and all of them at once.
-        assert state.last_active is not None
-        if usage <= 0 and sample.time - state.last_active >= settings.cooldown_seconds:
-            return _scaled(state, 0, sample.time)
+            return (1, replace(state, replicas=1)) if value > 0 else (0, state)
+        cooled = state.last_active is None or sample.time - state.last_active >= settings.cooldown_seconds
+        if value <= 0 and cooled:
+            return 0, replace(state, replicas=0)
 
-    desired = _recommend(state.replicas, len(sample.values), usage, settings)
+    # Both sides of the comparison are thousandths, cut off as KEDA does it.
+    usage, target = int(value * 1000), int(settings.target_value * 1000)
+    desired = _recommend(state.replicas, len(sample.values), usage, target, settings)
     stabilized, state = _stabilize(state, desired, sample.time, settings)
     limited = min(stabilized, max(state.replicas, _scale_up_limit(state, sample.time)))
     return _scaled(state, min(max(limited, settings.replicas_min, 1), settings.replicas_max), sample.time)
 
 
-def _aggregate(values: tuple[float | None, ...], aggregation: Aggregation) -> int | None:
-    """The value in thousandths, cut off as KEDA does it; None when no endpoint could be read."""
+def aggregate(values: tuple[float | None, ...], aggregation: Aggregation) -> float | None:
+    """One value out of those of the endpoints; None when none could be read."""
     readable = [value for value in values if value is not None and math.isfinite(value)]
     if not readable:
         return None
     match aggregation:
         case "AVERAGE":
-            value = sum(readable) / len(readable)
+            return sum(readable) / len(readable)
         case "MIN":
-            value = min(readable)
+            return min(readable)
         case "MAX":
-            value = max(readable)
+            return max(readable)
         case "SUM":
-            value = sum(readable)
-    return int(value * 1000)
+            return sum(readable)
 
 
-def _recommend(replicas: int, ready: int, usage: int, settings: ScalerSettings) -> int:
-    """HPA formula for an external metric; `usage` in thousandths."""
-    target = int(settings.target_value * 1000)
+def _recommend(replicas: int, ready: int, usage: int, target: int, settings: ScalerSettings) -> int:
+    """HPA formula for an external metric."""
     ratio = usage / target if settings.target_type == "Value" else usage / (target * replicas)
     if 1 - settings.tolerance <= ratio <= 1 + settings.tolerance:
         return replicas
@@ -194,14 +199,14 @@ _SELECTOR = re.compile(rf"\s*(?P<name>{_METRIC_NAME})?\s*(?:\{{(?P<matchers>.*)\
 _MATCHER = re.compile(
     rf"\s*(?P<label>{_LABEL_NAME})\s*(?:=~|!~|!=|=)\s*(?P<value>{_QUOTED}|'(?:[^'\\\n]|\\.)*'|`[^`]*`)\s*(?:,|$)"
 )
-_SAMPLE = re.compile(
-    rf"(?P<name>{_METRIC_NAME})[ \t]*(?:\{{(?P<labels>(?:[^\"}}]++|{_QUOTED})*)\}})?"
-    r"[ \t]*(?P<value>[^\s{}]+)(?:[ \t]+-?\d+)?[ \t]*"
-)
+_SERIES = rf"(?P<name>{_METRIC_NAME})[ \t]*(?:\{{(?P<labels>(?:[^\"}}]++|{_QUOTED})*)\}})?"
+_SERIES_ALONE = re.compile(rf"{_SERIES}[ \t]*")
+_SAMPLE = re.compile(rf"{_SERIES}[ \t]*(?P<value>[^\s{{}}]+)(?:[ \t]+-?\d+)?[ \t]*")
 _LABEL = re.compile(rf"[ \t]*(?P<label>{_LABEL_NAME})[ \t]*=[ \t]*(?P<value>{_QUOTED})[ \t]*(?:,|$)")
 _ESCAPE = re.compile(r"\\(.)")
 _SCALAR_TYPES = ("untyped", "counter", "gauge")
-_PART_SUFFIXES = {"summary": ("_sum", "_count"), "histogram": ("_bucket", "_sum", "_count")}
+_WITH_PART = {"bucket": ("histogram",), "sum": ("histogram", "summary"), "count": ("histogram", "summary")}
+"""Which types of families have samples whose names end so."""
 
 
 def read_metric(text: str, value_location: str) -> float:
@@ -213,7 +218,7 @@ def read_metric(text: str, value_location: str) -> float:
 
     Raises ValueError when the selector or the text cannot be parsed or no such value is there.
     """
-    family, matchers = _parse_selector(value_location)
+    family, matchers = parse_selector(value_location)
     types: dict[str, str] = {}
     found: float | None = None
     for number, name, labels, value in _samples(text, types):
@@ -229,7 +234,7 @@ def read_metric(text: str, value_location: str) -> float:
     return found
 
 
-def _parse_selector(selector: str) -> tuple[str, dict[str, str]]:
+def parse_selector(selector: str) -> tuple[str, dict[str, str]]:
     """Family name and label values of a metric selector."""
     error = ValueError(
         f'valueLocation {selector!r}: a metric selector is needed, such as name or name{{label="value"}}'
@@ -266,27 +271,34 @@ def _samples(text: str, types: dict[str, str]) -> Iterator[tuple[int, str, str, 
             if len(words) == 4 and words[1] == "TYPE":
                 types[words[2]] = words[3].strip().lower()
             continue
-        sample = _SAMPLE.fullmatch(stripped)
-        if sample is None:
-            raise ValueError(f"line {number} of the metrics is no sample: {stripped[:80]!r}")
-        if _is_part(sample["name"], types):
+        series, _, written = stripped.rpartition(" ")
+        known = _series(series)
+        if known is None:  # with a time, or no sample at all
+            sample = _SAMPLE.fullmatch(stripped)
+            if sample is None:
+                raise ValueError(f"line {number} of the metrics is no sample: {stripped[:80]!r}")
+            known, written = (sample["name"], sample["labels"] or ""), sample["value"]
+        name, labels = known
+        if _is_part(name, types):
             continue
         try:
-            value = float(sample["value"])
+            value = float(written)
         except ValueError:
             raise ValueError(f"line {number} of the metrics has no number: {stripped[:80]!r}") from None
-        yield number, sample["name"], sample["labels"] or "", value
+        yield number, name, labels, value
+
+
+@functools.lru_cache(maxsize=4096)
+def _series(text: str) -> tuple[str, str] | None:
+    """Name and labels of a series: those of a replica are the same in every poll of a cloud at high speed."""
+    series = _SERIES_ALONE.fullmatch(text)
+    return series and (series["name"], series["labels"] or "")
 
 
 def _is_part(name: str, types: dict[str, str]) -> bool:
     """Whether a sample is part of a histogram or summary declared above it and has no family of its own."""
-    if name in types:
-        return False
-    return any(
-        name.endswith(suffix) and types.get(name.removesuffix(suffix)) == kind
-        for kind, suffixes in _PART_SUFFIXES.items()
-        for suffix in suffixes
-    )
+    stem, _, suffix = name.rpartition("_")
+    return name not in types and types.get(stem) in _WITH_PART.get(suffix, ())
 
 
 def _parse_labels(labels: str, number: int) -> dict[str, str]:

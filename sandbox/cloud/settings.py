@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from autoscaling.platform import PlatformTimes
+
 UpdateMode = Literal["roll", "restart-required"]
 """What an update of a running app does; OVHcloud's guides contradict each other.
 
@@ -28,12 +30,13 @@ class Credentials:
 class Delays:
     """How long things take, in platform seconds.
 
-    Clusters and node pools after OVHcloud's documentation (227 to 241 s, about 2.5 min); the rest is assumed.
+    Clusters and node pools after OVHcloud's documentation (227 to 241 s, about 2.5 min); the rest is assumed,
+    for apps as rehearsals do it (`autoscaling.platform`).
     """
 
-    queued: float = 5
-    initializing: float = 10
-    image_pull: float = 60
+    queued: float = PlatformTimes.queued
+    initializing: float = PlatformTimes.initializing
+    image_pull: float = PlatformTimes.image_pull
     """For every replica: each starts on a machine without the image."""
     app_deletion: float = 5
     cluster: float = 240
@@ -42,6 +45,18 @@ class Delays:
     node_pool: float = 150
     node_pool_deletion: float = 60
     user: float = 5
+
+
+@dataclass(frozen=True)
+class RegionQuota:
+    """What the project may use of each region; the numbers are assumed, projects start with few."""
+
+    instances: int = 20
+    cores: int = 80
+    memory_mib: int = 400 * 1024
+    volumes: int = 100
+    volume_gib: int = 10_000
+    load_balancers: int = 10
 
 
 @dataclass(frozen=True)
@@ -54,12 +69,20 @@ class CloudSettings:
     delays: Delays = Delays()
     gpu_quota: int = 4
     """GPUs that the project may use at once; 4 unless support raises it."""
+    region_quota: RegionQuota = RegionQuota()
+    """Told by the API, not enforced."""
+    project_status: Literal["creating", "ok", "suspended", "deleting", "deleted"] = "ok"
+    """Told by the API; nothing else depends on it."""
+    ai_authorized: bool = True
+    """Whether the AI service is authorised in the project at first; nothing else depends on it."""
+    in_vrack: bool = True
+    """Whether the project is in a vRack; nothing else depends on it."""
     pullable_images: frozenset[str] | None = None
     """Images (with tag or digest) that can be pulled; None: all of them."""
     update_mode: UpdateMode = "roll"
     denied_actions: frozenset[str] = frozenset()
     """IAM actions that the account lacks, e.g. `publicCloudProject:apiovh:ai/app/create`."""
-    polling_interval: float = 15
+    polling_interval: float = PlatformTimes.polling_interval
     """Platform seconds between two samples of the scaler; assumed, the real one is not documented."""
     scaler_target_type: Literal["Value", "AverageValue"] = "Value"
     """Which of the two HPA formulas compares the metric with its target; OVHcloud does not say which."""

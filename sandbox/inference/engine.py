@@ -1,4 +1,4 @@
-"""Runs the replica model on the wall clock: one task per replica advances the batch, wakes its requests."""
+"""Runs the model of an engine on the wall clock: one task per replica advances it, wakes its requests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from autoscaling.replica import Engine, EngineParameters
-from sandbox.inference.metrics import FinishedSequence, ServerMetrics
-from sandbox.inference.openai import Answer
+from autoscaling.engine import Engine, EngineParameters
+from sandbox.inference.metrics import EngineCounts, FinishedSequence, ServerMetrics
+from sandbox.inference.openai import Answer, Prompt
 
 _LONGEST_LAG_SECONDS = 0.25
 """How far the engine may fall behind the clock before it gives up to catch up."""
@@ -23,7 +23,10 @@ class _Sequence:
     answer: Answer
     max_tokens: int
     scheduled: float | None = None
+    """When it left the queue for the first time."""
     first_token: float | None = None
+    cached_tokens: int = 0
+    """Of its prompt."""
     tokens: int = 0
     """Tokens that it had in the end."""
     done: bool = False
@@ -71,29 +74,26 @@ class EngineLoop:
         self._stepped = 0.0  # when the last step ended
         self._next_wake = 0.0
 
-    @property
-    def running(self) -> int:
-        """Sequences in the batch."""
-        return self._engine.running
+    def counts(self) -> EngineCounts:
+        """What `/metrics` tells of the engine now."""
+        engine = self._engine
+        return EngineCounts(
+            engine.running,
+            engine.waiting,
+            engine.kv_usage,
+            engine.prefix_queries,
+            engine.prefix_hits,
+            engine.preemptions,
+        )
 
-    @property
-    def waiting(self) -> int:
-        """Sequences in the queue."""
-        return self._engine.waiting
-
-    @property
-    def kv_usage(self) -> float:
-        """Share of the KV cache in use, 0 to 1."""
-        return self._engine.kv_usage
-
-    def submit(self, answers: Sequence[tuple[int, Answer, int]], streaming: bool) -> Generation:
-        """Queues a request for answers, each with its prompt's tokens and its most tokens."""
+    def submit(self, answers: Sequence[tuple[Prompt, Answer, int]], streaming: bool) -> Generation:
+        """Queues a request for answers, each with its prompt and its most tokens."""
         generation = Generation(asyncio.get_running_loop().time(), streaming, pending=len(answers))
-        for prompt_tokens, answer, max_tokens in answers:
-            sequence = _Sequence(next(self._ids), generation, prompt_tokens, answer, max_tokens)
+        for prompt, answer, max_tokens in answers:
+            sequence = _Sequence(next(self._ids), generation, prompt.tokens, answer, max_tokens)
             generation.sequences.append(sequence)
             self._sequences[sequence.id] = sequence
-            self._engine.add(sequence.id, prompt_tokens, answer.tokens)
+            self._engine.add(sequence.id, prompt.tokens, answer.tokens, prompt.shared)
         self._requests.add(generation)
         if streaming:
             self._streams.add(generation)
@@ -120,10 +120,9 @@ class EngineLoop:
 
     def abort(self, generation: Generation) -> None:
         """Ends what is left of a request whose client has gone; harmless for a complete one."""
-        now = asyncio.get_running_loop().time()
         for sequence in generation.sequences:
             if not sequence.done:
-                self._end(sequence, "abort", self._engine.produced(sequence.id), now)
+                self._end(sequence, self._engine.produced(sequence.id))
                 self._engine.abort(sequence.id)
 
     def stop(self) -> None:
@@ -145,7 +144,10 @@ class EngineLoop:
                 continue
             now = loop.time()
             for sequence_id in scheduled.admitted:
-                self._sequences[sequence_id].scheduled = now
+                sequence = self._sequences[sequence_id]
+                if sequence.scheduled is None:
+                    sequence.scheduled = now
+                    sequence.cached_tokens = self._engine.cached_tokens(sequence_id)
             due = max(due, now - _LONGEST_LAG_SECONDS) + scheduled.seconds / self._speed
             await asyncio.sleep(max(0.0, due - now))
             self._complete(loop.time())
@@ -161,38 +163,48 @@ class EngineLoop:
             if sequence.generation.streaming:
                 sequence.generation.progress.set()
         if step.first or step.decoded:
-            # Decoding sequences never skip a step, so all of them had their last token one step ago.
+            # Decoding sequences never skip a step, so all of them had their last token one step ago (but for
+            # those that a preemption sent back).
             self._metrics.step(prompt_tokens, len(step.first), step.decoded, now - self._stepped)
         self._stepped = now
         for sequence_id in step.finished:
-            sequence = self._sequences[sequence_id]
-            self._end(sequence, sequence.answer.finish_reason, sequence.answer.tokens, now)
+            self._finish(self._sequences[sequence_id], now)
         if now >= self._next_wake:
             self._next_wake = now + len(self._streams) / self._writes_per_second
             for generation in self._streams:
                 generation.progress.set()
 
-    def _end(self, sequence: _Sequence, reason: str, tokens: int, now: float) -> None:
+    def _finish(self, sequence: _Sequence, now: float) -> None:
+        """A sequence has all its tokens."""
+        assert sequence.scheduled is not None
+        assert sequence.first_token is not None
         generation = sequence.generation
-        sequence.done = True
-        sequence.tokens = tokens
-        del self._sequences[sequence.id]
         self._metrics.finished(
             FinishedSequence(
-                reason=reason,
+                reason=sequence.answer.finish_reason,
                 prompt_tokens=sequence.prompt_tokens,
-                generation_tokens=tokens,
+                generation_tokens=sequence.answer.tokens,
                 max_tokens=sequence.max_tokens,
                 arrived=generation.arrived,
                 scheduled=sequence.scheduled,
                 first_token=sequence.first_token,
                 ended=now,
+                cached_tokens=sequence.cached_tokens,
             )
         )
+        self._end(sequence, sequence.answer.tokens)
+        if generation.pending == 0:
+            most_tokens = max(one.tokens for one in generation.sequences)
+            self._metrics.request_finished(len(generation.sequences), most_tokens)
+
+    def _end(self, sequence: _Sequence, tokens: int) -> None:
+        """Nothing more comes of a sequence, which has so many tokens."""
+        generation = sequence.generation
+        sequence.done = True
+        sequence.tokens = tokens
+        del self._sequences[sequence.id]
         generation.pending -= 1
         if generation.pending == 0:
             self._requests.discard(generation)
             self._streams.discard(generation)
-            most_tokens = max(one.tokens for one in generation.sequences)
-            self._metrics.request_finished(len(generation.sequences), most_tokens)
             generation.progress.set()

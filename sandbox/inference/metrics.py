@@ -31,7 +31,7 @@ VERSION = "0.13.0"
 """The version of vLLM that the replicas are."""
 
 _CACHE_CONFIG = {
-    # CacheConfig of a CUDA server with default arguments; num_gpu_blocks and engine are filled in.
+    # CacheConfig of a CUDA server with default arguments.
     "block_size": "16",
     "cache_dtype": "auto",
     "calculate_kv_scales": "False",
@@ -214,19 +214,43 @@ class FinishedSequence:
     generation_tokens: int
     max_tokens: int
     arrived: float
-    scheduled: float | None
-    first_token: float | None
-    """None for a sequence that ended before its first token."""
+    scheduled: float
+    """When it was admitted first."""
+    first_token: float
     ended: float
+    cached_tokens: int = 0
+    """Of the prompt: found in the prefix cache."""
+
+
+@dataclass(frozen=True)
+class EngineCounts:
+    """What an engine tells of itself."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float = 0.0
+    """Share of the KV cache in use, 0 to 1."""
+    prefix_queries: int = 0
+    """Tokens, since the start; as the rest."""
+    prefix_hits: int = 0
+    preemptions: int = 0
 
 
 class ServerMetrics:
     """The metrics of one running server; made when its engine is ready."""
 
     def __init__(
-        self, model_name: str, max_model_len: int, kv_blocks: int, weights_bytes: float, started: float
+        self,
+        model_name: str,
+        max_model_len: int,
+        cache_config: Mapping[str, str],
+        weights_bytes: float,
+        started: float,
     ) -> None:
-        """`started` is the Unix time of the process's start, `model_name` the first served name."""
+        """`started` is the Unix time of the process's start, `model_name` the first served name.
+
+        `cache_config` are the values of `vllm:cache_config_info` that are not vLLM's defaults.
+        """
         self._registry = Registry(FAMILIES, max_model_len)
         self._labels = {"engine": "0", "model_name": model_name}
         self._started = started
@@ -237,11 +261,13 @@ class ServerMetrics:
             self._number("engine_sleep_state", sleep_state=state).value = float(state == "awake")
         self._kv_usage = self._number("kv_cache_usage_perc")
         self._prefix_queries = self._number("prefix_cache_queries_total")
+        self._prefix_hits = self._number("prefix_cache_hits_total")
         for name in (
-            *("prefix_cache_hits", "external_prefix_cache_queries", "external_prefix_cache_hits"),
-            *("mm_cache_queries", "mm_cache_hits", "num_preemptions"),
+            *("external_prefix_cache_queries", "external_prefix_cache_hits"),
+            *("mm_cache_queries", "mm_cache_hits"),
         ):
             self._number(f"{name}_total")
+        self._preemptions = self._number("num_preemptions_total")
         self._prompt_tokens = self._number("prompt_tokens_total")
         self._generation_tokens = self._number("generation_tokens_total")
         self._finished = {
@@ -263,13 +289,12 @@ class ServerMetrics:
         self._prefill = self._distribution("request_prefill_time_seconds")
         self._decode = self._distribution("request_decode_time_seconds")
         self._kv_computed = self._distribution("request_prefill_kv_computed_tokens")
-        cache = {**_CACHE_CONFIG, "engine": "0", "num_gpu_blocks": str(kv_blocks)}
+        cache = {**_CACHE_CONFIG, "engine": "0", **cache_config}
         self._registry.number("vllm:cache_config_info", **cache).value = 1.0
         self._http_duration = self._registry.distribution("http_request_duration_highr_seconds")
 
     def step(self, prompt_tokens: int, first_tokens: int, decoded: int, gap: float) -> None:
         """One engine step: prompts completed (in tokens), first tokens, others `gap` seconds after theirs."""
-        self._prefix_queries.value += prompt_tokens
         self._prompt_tokens.value += prompt_tokens
         self._generation_tokens.value += first_tokens + decoded
         self._iteration_tokens.observe(prompt_tokens + first_tokens + decoded)
@@ -281,13 +306,11 @@ class ServerMetrics:
         self._first_token.observe(seconds)
 
     def finished(self, sequence: FinishedSequence) -> None:
-        """A sequence ended. One that had no token yet is counted but has no durations."""
+        """A sequence has all its tokens. One that is aborted leaves no trace (vLLM's issue 31503)."""
         self._finished[sequence.reason].value += 1
         self._request_prompt_tokens.observe(sequence.prompt_tokens)
         self._request_generation_tokens.observe(sequence.generation_tokens)
         self._request_max_tokens.observe(sequence.max_tokens)
-        if sequence.scheduled is None or sequence.first_token is None:
-            return
         decode = sequence.ended - sequence.first_token
         self._e2e.observe(sequence.ended - sequence.arrived)
         self._queue.observe(sequence.scheduled - sequence.arrived)
@@ -295,7 +318,7 @@ class ServerMetrics:
         self._prefill.observe(sequence.first_token - sequence.scheduled)
         self._decode.observe(decode)
         self._per_token.observe(decode / max(1, sequence.generation_tokens - 1))
-        self._kv_computed.observe(sequence.prompt_tokens)
+        self._kv_computed.observe(sequence.prompt_tokens - sequence.cached_tokens)
 
     def request_finished(self, n: int, most_generated: int) -> None:
         """All `n` sequences of a request ended, the longest with `most_generated` tokens."""
@@ -318,11 +341,14 @@ class ServerMetrics:
         )
         duration.observe(seconds)
 
-    def expose(self, running: int, waiting: int, kv_usage: float) -> str:
-        """The text of `/metrics` with these values for the engine's gauges."""
-        self._running.value = running
-        self._waiting.value = waiting
-        self._kv_usage.value = kv_usage
+    def expose(self, engine: EngineCounts) -> str:
+        """The text of `/metrics` when the engine has come so far."""
+        self._running.value = engine.running
+        self._waiting.value = engine.waiting
+        self._kv_usage.value = engine.kv_usage
+        self._prefix_queries.value = engine.prefix_queries
+        self._prefix_hits.value = engine.prefix_hits
+        self._preemptions.value = engine.preemptions
         self._cpu.value = round((time.time() - self._started) * 0.3, 2)
         return self._registry.expose()
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from autoscaling.engine import Prefix
 from sandbox.interfaces import JsonObject, JsonValue
 
 VERSION = "0.13.0"
@@ -108,9 +109,15 @@ class ChatRequest(GenerationRequest):
     def prompts(self) -> list[Prompt]:
         """The conversation as one prompt."""
         texts = [_content_text(message.get("content")) for message in self.messages]
-        tokens = sum(count_tokens(text) for text in texts)
-        tokens += _TEMPLATE_TOKENS + _MESSAGE_TOKENS * len(texts)
-        return [Prompt(tokens, _seed("\n".join(texts)))]
+        counts = [count_tokens(text) + _MESSAGE_TOKENS for text in texts]
+        tokens, text = _TEMPLATE_TOKENS + sum(counts), "\n".join(texts)
+        # vLLM's cache finds any beginning that two prompts share. Only the likeliest is looked for here: the
+        # system message, and where there is none the whole prompt.
+        if texts and self.messages[0].get("role") == "system":
+            shared = Prefix(("system", texts[0]), counts[0])
+        else:
+            shared = Prefix(("chat", text), tokens)
+        return [Prompt(tokens, _seed(text), shared)]
 
 
 class CompletionRequest(GenerationRequest):
@@ -131,10 +138,10 @@ class CompletionRequest(GenerationRequest):
         parts: list[str | list[int]] = []
         for part in [self.prompt] if isinstance(self.prompt, str) else self.prompt:
             if isinstance(part, int):
-                return [Prompt(len(self.prompt), _seed(repr(self.prompt)))]
+                return [_prompt(len(self.prompt), repr(self.prompt))]
             parts.append(part)
         return [
-            _text_prompt(part) if isinstance(part, str) else Prompt(max(1, len(part)), _seed(repr(part)))
+            _prompt(count_tokens(part), part) if isinstance(part, str) else _prompt(len(part), repr(part))
             for part in parts
         ]
 
@@ -163,6 +170,8 @@ class Prompt:
     tokens: int
     seed: int
     """What the answer depends on."""
+    shared: Prefix
+    """What other prompts may begin with, too."""
 
 
 @dataclass(frozen=True)
@@ -450,8 +459,10 @@ def _seed(text: str) -> int:
     return zlib.crc32(text.encode())
 
 
-def _text_prompt(text: str) -> Prompt:
-    return Prompt(max(1, count_tokens(text)), _seed(text))
+def _prompt(tokens: int, text: str) -> Prompt:
+    """A prompt that is all that others may share."""
+    tokens = max(1, tokens)
+    return Prompt(tokens, _seed(text), Prefix(("completion", text), tokens))
 
 
 def _content_text(content: object) -> str:

@@ -15,18 +15,12 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from autoscaling.replica import (
-    GPUS,
-    ColdStart,
-    EngineParameters,
-    Gpu,
-    context_length,
-    engine_parameters,
-    parameter_count,
-    weights_bytes,
-)
+from autoscaling.arguments import ServerArguments
+from autoscaling.cold_start import ColdStart
+from autoscaling.engine import EngineParameters
+from autoscaling.hardware import GPUS, OutOfMemoryError, engine_parameters, max_model_len, weights_bytes
 from sandbox.clock import Clock
-from sandbox.inference.command import CommandError, ServerArguments, server_arguments
+from sandbox.inference.command import CommandError, server_arguments
 from sandbox.inference.engine import EngineLoop
 from sandbox.inference.metrics import ServerMetrics
 from sandbox.inference.openai import VERSION
@@ -37,7 +31,7 @@ from sandbox.trace import trace
 _LOG = logging.getLogger(__name__)
 
 _DEFAULT_APP_PORT = 8080  # AI Deploy's, when the spec has no defaultHttpPort
-_DEFAULT_GPU = "h100-1-gpu"  # stands in for flavors whose GPU is not in the table
+_DEFAULT_FLAVOR = "h100-1-gpu"  # stands in for flavors whose GPU is not in the table
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class ReplicaSettings:
     cold_start: ColdStart = field(default_factory=ColdStart)
     """Durations in platform seconds."""
     inference_speed: float = 1.0
-    """Seconds of the replica model per wall-clock second; by default tokens come at their real pace."""
+    """Seconds of the engine's model per wall-clock second; by default tokens come at their real pace."""
     median_answer_tokens: int = 200
     """Half of the answers are longer, if the request allows; assumed."""
     stream_writes_per_second: float = 2000.0
@@ -127,14 +121,18 @@ class VllmReplica:
             return
         given = arguments.non_default()
         self._vllm_log("APIServer pid=1", "utils.py:253", f"non-default args: {given}")
-        max_model_len = arguments.max_model_len or context_length(arguments.model)
-        self._vllm_log("APIServer pid=1", "model.py:1661", f"Using max model len {max_model_len}")
+        longest = max_model_len(arguments)
+        self._vllm_log("APIServer pid=1", "model.py:1661", f"Using max model len {longest}")
         parameters = await self._load(arguments)
         if parameters is None:
             return
-        size = weights_bytes(arguments.model)
+        longest = min(longest, parameters.kv_tokens)  # where the first is a guess: an unknown model
         metrics = ServerMetrics(
-            arguments.served_model_names[0], max_model_len, parameters.kv_blocks, size, started
+            arguments.served_model_names[0],
+            longest,
+            _cache_config(arguments, parameters),
+            weights_bytes(arguments.model),
+            started,
         )
         speed, writes = self._settings.inference_speed, self._settings.stream_writes_per_second
         engine = EngineLoop(parameters, metrics, speed, writes)
@@ -144,7 +142,7 @@ class VllmReplica:
             self._server = VllmServer(
                 arguments.model,
                 arguments.served_model_names,
-                max_model_len,
+                longest,
                 self._settings.median_answer_tokens,
                 metrics,
                 engine,
@@ -158,36 +156,49 @@ class VllmReplica:
         """Downloads and loads the weights; None when they do not fit, which ends the process."""
         cold, model, process = self._settings.cold_start, arguments.model, "EngineCore_DP0 pid=135"
         size = weights_bytes(model)
-        download, load = cold.download_seconds(size), cold.load_seconds(size)
+        phases = cold.phases(size)
+        download, load = phases["download"], phases["load"]
         self._vllm_log(process, "gpu_model_runner.py:3562", f"Starting to load model {model}...")
         self._vllm_log(process, "weight_utils.py:300", f"Loading weights: {size / 1e9:.1f} GB to download")
         await self._clock.sleep(download)
         text = f"Time spent downloading weights for {model}: {download:.6f} seconds"
         self._vllm_log(process, "weight_utils.py:487", text)
-        gpus, max_num_seqs = arguments.tensor_parallel_size, arguments.max_num_seqs
         try:
-            parameters = engine_parameters(parameter_count(model), self._gpu(), gpus, max_num_seqs)
+            parameters = engine_parameters(arguments, self._flavor())
         except ValueError as error:
-            self._log(f"({process}) torch.OutOfMemoryError: CUDA out of memory: {error}")
+            out_of_memory = isinstance(error, OutOfMemoryError)
+            kind = "torch.OutOfMemoryError: CUDA out of memory" if out_of_memory else "ValueError"
+            self._log(f"({process}) {kind}: {error}")
             self._log("(APIServer pid=1) RuntimeError: Engine core initialization failed.")
             return None
         await self._clock.sleep(load)
         self._vllm_log(process, "default_loader.py:308", f"Loading weights took {load:.2f} seconds")
         await self._clock.sleep(cold.warmup_seconds)
-        tokens = parameters.kv_blocks * parameters.block_size
-        self._vllm_log(process, "kv_cache_utils.py:1291", f"GPU KV cache size: {tokens:,} tokens")
+        text = f"GPU KV cache size: {parameters.kv_tokens:,} tokens"
+        self._vllm_log(process, "kv_cache_utils.py:1291", text)
         text = f"init engine (profile, create kv cache, warmup model) took {cold.warmup_seconds:.2f} seconds"
         self._vllm_log(process, "core.py:259", text)
         return parameters
 
-    def _gpu(self) -> Gpu:
+    def _flavor(self) -> str:
         resources = self._spec.get("resources")
-        flavor = resources.get("flavor") if isinstance(resources, dict) else None
-        return GPUS.get(str(flavor), GPUS[_DEFAULT_GPU])
+        flavor = str(resources.get("flavor")) if isinstance(resources, dict) else _DEFAULT_FLAVOR
+        return flavor if flavor in GPUS else _DEFAULT_FLAVOR
 
     def _vllm_log(self, process: str, place: str, text: str) -> None:
         now = datetime.datetime.now(datetime.UTC)
         self._log(f"({process}) INFO {now:%m-%d %H:%M:%S} [{place}] {text}")
+
+
+def _cache_config(arguments: ServerArguments, parameters: EngineParameters) -> dict[str, str]:
+    """The labels of `vllm:cache_config_info` that depend on the server's arguments and its GPU."""
+    return {
+        "num_gpu_blocks": str(parameters.kv_blocks),
+        "block_size": str(arguments.block_size),
+        "cache_dtype": arguments.kv_cache_dtype,
+        "enable_prefix_caching": str(arguments.enable_prefix_caching),
+        "gpu_memory_utilization": str(arguments.gpu_memory_utilization),
+    }
 
 
 def _report(process: asyncio.Task[None]) -> None:

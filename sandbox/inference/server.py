@@ -64,7 +64,7 @@ class VllmServer:
 
     def exposition(self) -> str:
         """The text of `/metrics`."""
-        return self._metrics.expose(self.engine.running, self.engine.waiting, self.engine.kv_usage)
+        return self._metrics.expose(self.engine.counts())
 
     def probe(self, path: str) -> int:
         """HTTP status of a GET; it is counted like any other request."""
@@ -142,7 +142,7 @@ class VllmServer:
         asked.check_sampling()
         answers = [
             (
-                prompt.tokens,
+                prompt,
                 openai.plan_answer(asked, prompt, index, limit, self._median_answer_tokens),
                 limit,
             )

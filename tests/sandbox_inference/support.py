@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
-from autoscaling.replica import ColdStart
+from autoscaling.cold_start import ColdStart
 from sandbox.clock import Clock
 from sandbox.inference.gateway import Balancing, Gateway
 from sandbox.inference.replica import ReplicaSettings, VllmReplica, VllmReplicas

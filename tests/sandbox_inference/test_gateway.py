@@ -194,7 +194,6 @@ async def test_a_client_that_disconnects_aborts_its_request(tmp_path: Path, stre
         await wait_until(lambda: value("num_requests_running") == 1)
         request.cancel()
         await wait_until(lambda: value("num_requests_running") == 0)
-        assert value('request_success_total{finished_reason="abort"}') == 1
         assert value("generation_tokens_total") < 1000
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaling.replica import ColdStart
+from autoscaling.cold_start import ColdStart
 from sandbox.clock import Clock
 from sandbox.inference.replica import ReplicaSettings, VllmReplica, VllmReplicas
 from sandbox.interfaces import JsonObject
@@ -55,7 +55,7 @@ class SteppedClock(Clock):
         return seconds
 
 
-async def test_the_article_s_model_downloads_for_400_seconds_and_nothing_listens_before_the_end(
+async def test_the_article_s_model_takes_its_time_and_nothing_listens_before_the_end(
     make: MakeReplica,
 ) -> None:
     clock = SteppedClock()
@@ -64,7 +64,7 @@ async def test_the_article_s_model_downloads_for_400_seconds_and_nothing_listens
     replica, log = make(spec, ColdStart(), clock)
     assert replica.probe("/health") == 0
     replica.start()
-    for phase in (20, 400, pytest.approx(28 / 1.5), 40):
+    for phase in (20, pytest.approx(13.9e9 / 70e6), pytest.approx(13.9 / 1.5), 40):
         assert replica.probe("/health") == 0
         with pytest.raises(ConnectionRefusedError, match="replica-0"):
             replica.metrics()
@@ -76,9 +76,9 @@ async def test_the_article_s_model_downloads_for_400_seconds_and_nothing_listens
         "vLLM API server version 0.13.0",
         f"non-default args: {{'model': '{model}'}}",
         "Using max model len 262144",
-        "Loading weights: 28.0 GB",
-        f"Time spent downloading weights for {model}: 400.000000 seconds",
-        "Loading weights took 18.67 seconds",
+        "Loading weights: 13.9 GB",
+        f"Time spent downloading weights for {model}: 198.571429 seconds",
+        "Loading weights took 9.27 seconds",
         "GPU KV cache size: ",
         "Application startup complete.",
     ):
@@ -119,7 +119,14 @@ async def test_stopping_ends_a_cold_start_and_is_harmless_twice(make: MakeReplic
         ({"command": None}, "no model was given (--model)"),
         (
             {"command": ["vllm", "serve", "m-70B"], "resources": {"flavor": "l4-1-gpu"}},
-            "CUDA out of memory: 140 GB of weights do not fit into 1 x 24 GB",
+            "CUDA out of memory: 140 GB of weights do not fit into 1 x L4 (22 GiB)",
+        ),
+        (
+            {
+                "command": ["vllm", "serve", "m-7B", "--max-model-len", "64k"],
+                "resources": {"flavor": "l4-1-gpu"},
+            },
+            "ValueError: To serve at least one request with the models's max seq len (64000), 9.77 GiB",
         ),
     ],
 )
