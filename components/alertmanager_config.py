@@ -98,6 +98,10 @@ def _inhibitions() -> Iterator[dict[str, Any]]:
         ],
         ["job"],
     )
+    # It goes on alone where scrapes are answered again and the budget still burns.
+    yield _inhibition(
+        ["alertname =~ VllmScrapeDown|VllmTokenRejected"], ["alertname = VllmAvailabilityBurnsFast"], ["job"]
+    )
     yield _inhibition(
         ["alertname = VllmTokenRejected"],
         ["alertname =~ VllmScrapeDown|VllmPlatformStatusUnknown"],

@@ -77,8 +77,7 @@ def _reachability(target: Target) -> Iterator[Alert]:
         "warning",
         f"avg_over_time(fleet:vllm:unidentified_scrapes{{{target.selector}}}[10m]) > 0.1\n"
         f"or\n"
-        f"(max {_BY} (min_over_time({up}[5m])) == 1 unless on (job) "
-        f"fleet:vllm:replicas_seen{{{target.selector}}})",
+        f"(max {_BY} (min_over_time({up}[5m])) == 1 unless fleet:vllm:replicas_seen{{{target.selector}}})",
         "5m",
         "scrapes are answered, but do not say which replica they met",
         "Without the time of birth, vllm:generation_tokens_created, replicas cannot be told apart and are "
@@ -92,7 +91,7 @@ def _reachability(target: Target) -> Iterator[Alert]:
         target,
         "MetricsBlind",
         "warning",
-        f"max_over_time({seen}[5m]) < on (job) group_left () min_over_time({ready}[5m])",
+        f"max_over_time({seen}[5m]) < min_over_time({ready}[5m])",
         "10m",
         "metrics show {{ $value }} replicas, but the platform runs more",
         "For 15 minutes no scrape has met the other replicas, so the platform balances by connection or "
@@ -144,7 +143,7 @@ def _capacity(target: Target) -> Iterator[Alert]:
         target,
         "AtMaxReplicasWithQueue",
         "warning",
-        f"{queue}\nand on (job) min_over_time({replicas}[5m]) >= {target.max_replicas}",
+        f"{queue}\nand min_over_time({replicas}[5m]) >= {target.max_replicas}",
         "5m",
         f"{{{{ $value | humanize }}}} requests wait although all {target.max_replicas} replicas run",
         "The load needs more than maxReplicas. First tokens come later the longer the queue is.",
@@ -154,11 +153,14 @@ def _capacity(target: Target) -> Iterator[Alert]:
             target,
             "ScalerNotReacting",
             "warning",
-            f"{queue}\nand on (job) max_over_time({replicas}[5m]) < {target.max_replicas}",
+            f"{queue}\nand max_over_time({replicas}[5m]) < {target.max_replicas}\n"
+            # A scaler that adds one after the other, each of which loads for minutes, does react.
+            f"and max_over_time({replicas}[5m]) <= max_over_time({replicas}[5m] offset 10m)",
             "20m",
             f"{{{{ $value | humanize }}}} requests wait, and fewer than {target.max_replicas} replicas run",
-            "Half an hour is more than a new replica needs to start. No GPU is free, the quota is used up, "
-            "the new replica does not get ready, or the scaler does not see the load.",
+            "None was added for half an hour, which is more than a new replica needs to start. No GPU is "
+            "free, the quota is used up, the new replica does not get ready, or the scaler does not see the "
+            "load.",
         )
     if target.min_replicas > 0:
         yield _alert(
@@ -175,12 +177,12 @@ def _capacity(target: Target) -> Iterator[Alert]:
         spare, needless = f"{most} == 0", "none has had a request for an hour"
         if target.running_target is not None:
             fits = f"0.8 * {target.running_target:g} * (min_over_time({replicas}[15m]) - 1)"
-            spare, needless = f"{most} <= on (job) {fits}", "one fewer would have been enough for an hour"
+            spare, needless = f"{most} <= {fits}", "one fewer would have been enough for an hour"
         yield _alert(
             target,
             "IdleReplicas",
             "info",
-            f"min_over_time({replicas}[15m]) > {max(target.min_replicas, 1)}\nand on (job) {spare}",
+            f"min_over_time({replicas}[15m]) > {max(target.min_replicas, 1)}\nand {spare}",
             "1h",
             f"{{{{ $value }}}} replicas{_price(target)} run, and {needless}",
             "The most requests of the last hour would have fitted into one replica fewer, with a fifth to "
@@ -191,7 +193,7 @@ def _capacity(target: Target) -> Iterator[Alert]:
         "NoTraffic",
         "info",
         f"max_over_time({_fleet(target, 'generation_tokens:increase5m')}[15m]) == 0\n"
-        f"and on (job) min_over_time({replicas}[15m]) > 0",
+        f"and min_over_time({replicas}[15m]) > 0",
         "6h",
         f"no token has been generated for 6 hours, by replicas that cost money{_price(target)}",
         "Nobody uses the endpoint, or nobody reaches it. An app that is stopped costs nothing.",
@@ -222,53 +224,68 @@ def _engine(target: Target) -> Iterator[Alert]:
         "More than one preemption for ten finished requests: the KV cache is too small for what runs at "
         "once. What was computed for a preempted request is computed again.",
     )
+    # vLLM does not count what a caller aborts. But what has begun, has not ended and does not run any more
+    # was given up, or died with its engine.
+    begun = _half_hour(f'fleet:slo_total:increase5m{{{target.selector},slo="time_to_first_token"}}')
+    ended = _half_hour(f'fleet:vllm:requests:increase5m{{{target.selector},finished_reason!="abort"}}')
+    now = _fleet(target, "num_requests_running")
+    lost = f"({begun} - {ended} - clamp_min({now} - {now} offset 30m, 0))"
     yield _share(
         target,
         "ManyAborts",
         "warning",
-        "abort",
+        lost,
+        begun,
         0.2,
-        "{{ $value | humanizePercentage }} of requests were given up by their callers",
-        "Callers left before the answer was there. That is no error of the service by itself, but answers "
-        "that take longer than the callers' timeouts look like this.",
+        "{{ $value | humanizePercentage }} of answers that had begun never came to their end",
+        "Callers left before the answer was complete, or replicas died while they answered. Callers whose "
+        "timeouts are shorter than the answers take look like this.",
     )
     yield _share(
         target,
         "TruncatedAnswers",
         "info",
-        "length",
+        _half_hour(f'fleet:vllm:requests:increase5m{{{target.selector},finished_reason="length"}}'),
+        _half_hour(_fleet(target, "requests:increase5m")),
         0.5,
         "{{ $value | humanizePercentage }} of answers were cut off",
         "Answers ended at max_tokens of the request or at the model's longest sequence and not by "
         "themselves.",
     )
     running = _replica(target, "vllm:num_requests_running")
+    born = _replica(target, "vllm:generation_tokens_created")
     yield _alert(
         target,
         "RestartLoop",
         "critical",
-        # One that was there an hour ago has not died young. Scaling makes short lives, too: two for each
-        # replica above the fewest are allowed.
+        # One that is older than an hour, or was there an hour ago, has not died young. Scaling makes short
+        # lives, too: two for each replica above the fewest are allowed.
         f"count {_BY} (\n"
         f"  count by (job, service, model, environment, replica) (last_over_time({running}[1h]))\n"
         f"  unless on (job, replica) last_over_time({running}[2m])\n"
+        f"  unless on (job, replica) last_over_time({born}[1h]) < time() - 3600\n"
         f"  unless on (job, replica) last_over_time({running}[10m] offset 1h)\n"
         f") > 2 + 2 * clamp_min(max_over_time({_fleet(target, 'replicas_seen')}[1h]) - "
         f"{target.min_replicas}, 0)",
-        "0s",
+        "1m",
         "{{ $value }} replicas came up and died within the last hour",
         "Containers start, live for less than an hour and are restarted: vLLM crashes, runs out of memory, "
         "or its liveness probe gives it up. Each restart loads the weights again.",
     )
     generated = _replica(target, "vllm:generation_tokens_total")
+    answers = f'replica:http_requests_total{{{target.selector},handler=~"/v1/.+",method="POST"}}'
+    engine = "by (job, service, model, environment, replica, engine)"
     yield _alert(
         target,
         "EngineStuck",
         "critical",
-        f"sum by (job, service, model, environment, replica) (increase({generated}[5m])) == 0\n"
-        f"and on (job, replica) sum by (job, replica) (min_over_time({running}[5m])) >= 1",
+        f"sum {engine} (increase({generated}[5m])) == 0\n"
+        f"and sum {engine} (min_over_time({running}[5m])) >= 1\n"
+        # After the last caller has left, vLLM goes on showing what ran then until somebody asks again. An
+        # engine that hangs has callers whose requests end, be it in time-outs.
+        f"and on (job, replica) sum by (job, replica) (increase({answers}[5m])) > 0",
         "3m",
-        "a replica has requests, and has generated nothing for 5 minutes",
+        "an engine has requests, and has generated nothing for 5 minutes",
         "The engine hangs while its server still answers, so probes and scaler notice nothing and callers "
         "wait.",
     )
@@ -323,13 +340,22 @@ def _prometheus(target: Target) -> Iterator[Alert]:
     )
 
 
+def _half_hour(increase5m: str) -> str:
+    """How many of these events the fleet had in the last half an hour."""
+    return f"sum {_BY} (sum_over_time({increase5m}[30m:5m]))"
+
+
 def _share(
-    target: Target, name: str, severity: Severity, reason: str, share: float, summary: str, description: str
+    target: Target,
+    name: str,
+    severity: Severity,
+    counted: str,
+    total: str,
+    share: float,
+    summary: str,
+    description: str,
 ) -> Alert:
-    """Too large a share of requests ended for that reason, half an hour long."""
-    ended = f'fleet:vllm:requests:increase5m{{{target.selector},finished_reason="{reason}"}}'
-    counted = f"sum {_BY} (sum_over_time({ended}[30m:5m]))"
-    total = f"sum {_BY} (sum_over_time({_fleet(target, 'requests:increase5m')}[30m:5m]))"
+    """Too many of the events of half an hour are counted."""
     return _alert(
         target,
         name,

@@ -9,10 +9,13 @@ Four objectives, each over seven days, since Prometheus keeps 15 days and two pe
 | success             | request that ended           | finished_reason error, or HTTP 5xx of a POST to /v1/… |
 | availability        | scrape of the public address | not answered, for whatever reason                     |
 
-Aborted requests are no failures: it is the caller who left. One that leaves before its first token is in no
-histogram. Refused requests (HTTP 4xx) are the caller's doing, too. An engine error that is answered with
-HTTP 500 counts twice, as an error and as a 5xx, for nothing tells that they are the same. Where an endpoint
-may be scaled to zero, scrapes are events only while the platform says that it is not.
+Requests that their callers give up are no failures, and vLLM does not count them. One that is given up
+before its first token is in no histogram, one that is given up later had its first token like any other.
+Streams that break off because an engine dies are in no objective either: they were answered with 200, and
+nobody is left to count their end. VllmManyAborts sees both. Refused requests (HTTP 4xx) are the caller's
+doing. An engine error that is answered with HTTP 500 counts twice, as an error and as a 5xx, for nothing
+tells that they are the same. Where an endpoint may be scaled to zero, scrapes are events only while the
+platform says that it is not.
 
 An alert fires when the budget burns fast over a long window, so that it matters, and over a short one, so
 that it still goes on. Windows and shares of the budget are those of Sloth's example for seven days
@@ -189,7 +192,7 @@ def _recordings(target: Target) -> Iterator[Recording]:
     yield Recording(
         "fleet:slo_budget_left:ratio7d",
         f"1 - fleet:slo_errors:ratio7d{{{target.selector}}}\n"
-        f"  / on (job, slo) group_left () (1 - fleet:slo_objective:ratio{{{target.selector}}})",
+        f"  / (1 - fleet:slo_objective:ratio{{{target.selector}}})",
     )
 
 

@@ -164,7 +164,11 @@ def _births(target: Target) -> str:
 
 
 def _from_zero(counter: str, label: str, value: str) -> str:
-    """Also counts what made the counter of this label value appear, which `increase` does not see."""
+    """Also counts what made the counter of this label value appear, which `increase` does not see.
+
+    It helps only where the counter has had another value of the label before: of a replica whose very first
+    answers are of this kind, those before its first scrape are lost.
+    """
     zero = f'label_replace(0 * max without ({label}) ({counter}), "{label}", "{value}", "", "")'
     return f"{counter}\nor\n{zero}"
 

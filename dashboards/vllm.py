@@ -376,8 +376,8 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
         Lines(
             title="Requests by how they ended",
             description="Requests per second: stop (the model was done), length (cut off by max_tokens), "
-            "abort (the caller left), error. Many length: max_tokens is too small. More abort: callers lose "
-            "patience, look at TTFT. error should be nothing.",
+            "abort, error. Many length: max_tokens is too small. error should be nothing. abort stays 0: "
+            "vLLM does not count what a caller gives up (VllmManyAborts tells).",
             unit="reqps",
             queries=[Query(endpoint.rate(finished, "finished_reason"), "{{finished_reason}}")],
             stacked=True,
@@ -392,22 +392,19 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
         ),
         Lines(
             title="Failed share",
-            description="error: share of the requests that were not aborted; abort: share of all; 5xx and "
-            "4xx: shares of the answers to POST /v1/…. The dashed line is what the objective of success "
-            "allows for error and 5xx together; 4xx and aborts are the callers', unless they come with a "
-            "high TTFT. Gaps are times without requests.",
+            description="error: share of the requests that ended; 5xx and 4xx: shares of the answers to POST "
+            "/v1/…. The dashed line is what the objective of success allows for error and 5xx together; 4xx "
+            "are the callers'. What a caller gives up does not end: vLLM does not count it. Gaps are times "
+            "without requests.",
             unit="percentunit",
             roomy=0.05,
             queries=[
-                *(
-                    Query(
-                        _ratio(
-                            endpoint.increase(finished, where=f'finished_reason="{reason}"'),
-                            endpoint.increase(finished, where=counted),
-                        ),
-                        reason,
-                    )
-                    for reason, counted in (("error", 'finished_reason!="abort"'), ("abort", ""))
+                Query(
+                    _ratio(
+                        endpoint.increase(finished, where='finished_reason="error"'),
+                        endpoint.increase(finished, where='finished_reason!="abort"'),
+                    ),
+                    "error",
                 ),
                 *(
                     Query(
@@ -731,7 +728,7 @@ def _cost(endpoint: _Endpoint) -> Sequence[Panel]:
                 title="Cost",
                 description="What the replicas cost, per hour and per million tokens, is shown for flavors "
                 "whose price is known.",
-                markdown="The price of a replica is not known: `components/flavors.json` has none for its "
+                markdown="The price of a replica is not known: `components/prices.json` has none for its "
                 "flavor. With a price here are € per hour and per million tokens.",
                 width=12,
             ),

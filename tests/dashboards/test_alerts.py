@@ -57,8 +57,16 @@ def requests(reason: str) -> str:
     return series("fleet:vllm:requests:increase5m", finished_reason=reason)
 
 
-def of_replica(name: str, replica: str, **labels: str) -> str:
-    return series(f"replica:{name}", engine="0", replica=replica, **labels)
+BEGUN = series("fleet:slo_total:increase5m", slo="time_to_first_token")
+
+
+def of_replica(name: str, replica: str, *, engine: str = "0", **labels: str) -> str:
+    return series(f"replica:{name}", engine=engine, replica=replica, **labels)
+
+
+def answers(replica: str) -> str:
+    labels = {"handler": "/v1/chat/completions", "method": "POST", "status": "2xx"}
+    return series("replica:http_requests_total", replica=replica, **labels)
 
 
 def rule_group(name: str, group: str) -> str:
@@ -242,11 +250,14 @@ SCENES = (
     Scene(
         "VllmScalerNotReacting",
         {WAITING: [4] * HOUR, READY: [3] * HOUR},
-        before="19m45s",
-        at="20m",
+        before="29m45s",
+        at="30m",
         summary="4 requests wait, and fewer than 4 replicas run",
         misses={
-            "the fourth comes after 18 minutes": Miss({READY: [*[3] * (18 * MINUTE), *[4] * HOUR]}),
+            "the fourth comes after 28 minutes": Miss({READY: [*[3] * (28 * MINUTE), *[4] * HOUR]}),
+            "one comes after the other": Miss(
+                {READY: [*[1] * (12 * MINUTE), *[2] * (12 * MINUTE), *[3] * HOUR]}, at=("30m", "50m")
+            ),
             "no queue": Miss({WAITING: now_and_then(0, 4, 5, HOUR)}),
         },
         later="45m",
@@ -335,15 +346,40 @@ SCENES = (
     ),
     Scene(
         "VllmManyAborts",
-        {requests("abort"): [30] * HOUR, requests("stop"): [60] * HOUR, requests("length"): [10] * HOUR},
-        before="4m45s",
-        at="5m",
-        summary="30% of requests were given up by their callers",
+        {
+            BEGUN: [100] * HOUR,
+            requests("stop"): [60] * HOUR,
+            requests("length"): [10] * HOUR,
+            requests("abort"): [0] * HOUR,
+            RUNNING: [40] * HOUR,
+        },
+        before="34m45s",
+        at="35m",
+        summary="30% of answers that had begun never came to their end",
         misses={
-            "a few": Miss({requests("stop"): [120] * HOUR}),
-            "hardly any request": Miss({requests("abort"): [3] * HOUR, requests("stop"): [0] * HOUR}),
+            "a few": Miss({requests("stop"): [75] * HOUR}),
+            "hardly any request": Miss(
+                {BEGUN: [3] * HOUR, requests("stop"): [0] * HOUR, requests("length"): [0] * HOUR}
+            ),
+            # 30 more in 5 minutes
+            "they still run": Miss({RUNNING: rising([1.5] * HOUR)}),
         },
         later="45m",
+    ),
+    Scene(
+        "VllmManyAborts",
+        {
+            BEGUN: [100] * HOUR,
+            requests("stop"): [70] * HOUR,
+            requests("abort"): [30] * HOUR,
+            RUNNING: [40] * HOUR,
+        },
+        before="34m45s",
+        at="35m",
+        summary="30% of answers that had begun never came to their end",
+        misses={},
+        later="45m",
+        name="of a vLLM that counts them",
     ),
     Scene(
         "VllmTruncatedAnswers",
@@ -368,10 +404,18 @@ SCENES = (
             of_replica(REPLICA_RUNNING, "1795.3"): [*[None] * 20, *[5] * 10],
             of_replica(REPLICA_RUNNING, "1795.4"): [*[None] * 30, *[5] * 150],
         },
-        before="30m",
+        before="31m",
         at="32m",
         summary="3 replicas came up and died within the last hour",
         misses={
+            # Prometheus has not been there for as long.
+            "they were born more than an hour ago": Miss(
+                {
+                    of_replica("vllm:generation_tokens_created", "1795.1"): [-5000] * 10,
+                    of_replica("vllm:generation_tokens_created", "1795.2"): [*[None] * 10, *[-5000] * 10],
+                    of_replica("vllm:generation_tokens_created", "1795.3"): [*[None] * 20, *[-5000] * 10],
+                }
+            ),
             "the fourth is the third again": Miss({of_replica(REPLICA_RUNNING, "1795.3"): None}),
             "the scaler took one and gave it back": Miss({SEEN: [*[2] * 10, *[3] * 5, *[2] * 165]}),
             "they had served for more than an hour": Miss(
@@ -391,14 +435,26 @@ SCENES = (
         {
             of_replica(REPLICA_RUNNING, "1795.1"): [None, 3, 3, None] * HOUR,
             of_replica(GENERATED, "1795.1"): rising([100] * (5 * MINUTE) + [0] * HOUR),
+            # The other engine of the same process, and one that has nothing to do with it.
+            of_replica(REPLICA_RUNNING, "1795.1", engine="1"): [5] * HOUR,
+            of_replica(GENERATED, "1795.1", engine="1"): rising([100] * HOUR),
             of_replica(REPLICA_RUNNING, "1795.2"): [5] * HOUR,
             of_replica(GENERATED, "1795.2"): rising([100] * HOUR),
+            answers("1795.1"): rising(now_and_then(0, 1, 8, HOUR)),
+            answers("1795.2"): rising([1] * HOUR),
         },
         before="12m15s",
         at="12m30s",
-        summary="a replica has requests, and has generated nothing for 5 minutes",
-        labels={"replica": "1795.1"},
+        summary="an engine has requests, and has generated nothing for 5 minutes",
+        labels={"replica": "1795.1", "engine": "0"},
         misses={
+            # What a vLLM shows whose last callers have all left at once.
+            "nobody asks it": Miss(
+                {
+                    answers("1795.1"): rising([1] * (5 * MINUTE) + [0] * HOUR),
+                    of_replica(GENERATED, "1795.1", engine="1"): rising([100] * (5 * MINUTE) + [0] * HOUR),
+                }
+            ),
             "a token every four minutes": Miss(
                 {of_replica(GENERATED, "1795.1"): rising(now_and_then(0, 1, 16, HOUR))}
             ),

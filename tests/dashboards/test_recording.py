@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,117 +17,21 @@ from dashboards import bundle, recording
 from dashboards.rules import Alert, spec
 from dashboards.target import Target
 from sandbox.toolchain import ensure
-from tests.dashboards.targets import PROD
-
-STATIC = {"service": "vllm", "model": "m", "environment": "test"}
-TARGET = replace(PROD, job="vllm-test", labels=STATIC)
-SAMPLERS = recording.samplers(TARGET)
-STEP = 5
-"""Seconds between two scrapes and two evaluations."""
-MINUTE = 60 // STEP
-"""Steps."""
-
-Labels = Mapping[str, str]
-Sample = tuple[str, Labels]
-"""Name and labels of a series."""
+from tests.dashboards.scrapes import (
+    MINUTE,
+    SAMPLERS,
+    STATIC,
+    STEP,
+    TARGET,
+    Replica,
+    Scrapes,
+    text,
+)
 
 
 @pytest.fixture(scope="module")
 def promtool() -> Path:
     return ensure(lambda line: None).promtool
-
-
-def text(name: str, labels: Labels) -> str:
-    pairs = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
-    return f"{name}{{{pairs}}}"
-
-
-@dataclass(frozen=True)
-class Replica:
-    """A process whose counters grow evenly from step `born` on."""
-
-    birth: float
-    """Unix time, as it says itself."""
-    born: int = -10_000
-    tokens: int = 5000
-    """Generated per step; also requests of 100 tokens, all of 0.3 s to the first one."""
-    running: float = 10
-    model_name: str = "m"
-    engines: int = 1
-    created: bool = True
-    process: bool = True
-    errors: int = 0
-    """Requests answered with 500, all before the first scrape."""
-
-    @property
-    def label(self) -> str:
-        return repr(self.birth)
-
-    def exposition(self, step: int) -> dict[Sample, float]:
-        age = step - self.born
-        samples: dict[Sample, float] = {}
-        for engine in range(self.engines):
-            labels = {"engine": str(engine), "model_name": self.model_name}
-            tokens = self.tokens * age / self.engines
-            samples |= {
-                ("vllm:num_requests_running", _hashable(labels)): self.running / self.engines,
-                ("vllm:num_requests_waiting", _hashable(labels)): 0,
-                ("vllm:generation_tokens_total", _hashable(labels)): tokens,
-            }
-            if self.created:
-                # The engines of a process make their metrics one after the other.
-                samples["vllm:generation_tokens_created", _hashable(labels)] = self.birth - 1e-3 * (
-                    self.engines - 1 - engine
-                )
-            for bound, share in (("0.25", 0), ("0.5", 1), ("+Inf", 1)):
-                bucket = _hashable({**labels, "le": bound})
-                samples["vllm:time_to_first_token_seconds_bucket", bucket] = share * tokens / 100
-        ok = {"handler": "/v1/chat/completions", "method": "POST", "status": "2xx"}
-        samples["http_requests_total", _hashable(ok)] = self.tokens * age / 100
-        if self.errors:
-            samples["http_requests_total", _hashable({**ok, "status": "5xx"})] = self.errors
-        if self.process:
-            samples["process_start_time_seconds", _hashable({})] = round(self.birth - 40, 2)
-        return samples
-
-
-class _hashable(dict[str, str]):  # noqa: N801
-    """Labels that can be a key."""
-
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
-
-
-@dataclass
-class Scrapes:
-    """What Prometheus stores of what its samplers are answered."""
-
-    steps: int
-    values: dict[str, list[str]] = field(default_factory=dict)
-    known: dict[int, set[str]] = field(default_factory=dict)
-    """Series of each sampler's last scrape, of which Prometheus tells when they are gone."""
-
-    def put(self, step: int, series: str, value: float | str) -> None:
-        self.values.setdefault(series, ["_"] * self.steps)[step] = str(value)
-
-    def scrape(self, step: int, sampler: int, replica: Replica | None) -> None:
-        """One scrape; None is one that fails."""
-        labels = {"job": TARGET.job, "instance": "app:443", "sampler": str(sampler), **STATIC}
-        exposition = replica.exposition(step) if replica else {}
-        found = {text(name, {**own, **labels}): value for (name, own), value in exposition.items()}
-        for series in self.known.get(sampler, set()) - found.keys():
-            self.put(step, series, "stale")
-        for series, value in found.items():
-            self.put(step, series, value)
-        self.put(step, text("up", labels), int(replica is not None))
-        self.known[sampler] = set(found)
-
-    def restart(self) -> None:
-        """Prometheus forgets what its last scrapes had."""
-        self.known.clear()
-
-    def series(self) -> list[dict[str, str]]:
-        return [{"series": series, "values": " ".join(values)} for series, values in self.values.items()]
 
 
 def evaluate(
@@ -137,7 +42,7 @@ def evaluate(
     target: Target = TARGET,
 ) -> None:
     """Fails unless each expression has these values (labels as text) at its step, and no rule failed."""
-    (folder / "rules.yml").write_text(yaml.safe_dump(spec(recording.groups(target), target.runbooks)))
+    (folder / "rules.json").write_text(json.dumps(spec(scrapes.fed(recording.groups(target)), "")))
     tests = [
         {
             "expr": expression,
@@ -147,16 +52,16 @@ def evaluate(
         for step, expression, values in expected
     ]
     document = {
-        "rule_files": ["rules.yml"],
+        "rule_files": ["rules.json"],
         "evaluation_interval": f"{STEP}s",
         "fuzzy_compare": True,
         "tests": [
             {"interval": f"{STEP}s", "input_series": scrapes.series(), "promql_expr_test": tests},
         ],
     }
-    (folder / "test.yml").write_text(yaml.safe_dump(document, width=10**9))
+    (folder / "test.json").write_text(json.dumps(document))
     done = subprocess.run(
-        [promtool, "test", "rules", "test.yml"], cwd=folder, capture_output=True, text=True, check=False
+        [promtool, "test", "rules", "test.json"], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -430,6 +335,36 @@ def test_a_late_scrape_makes_no_counter_fall(promtool: Path, tmp_path: Path) -> 
             scrapes.scrape(step, 1, OLD)
     resets = by_replica("resets(replica:vllm:generation_tokens_total[1m])")
     evaluate(promtool, tmp_path, scrapes, [(MINUTE - 1, resets, {of(OLD): 0, of(MIDDLE): 0})])
+
+
+def test_a_replaced_app_is_another_fleet_and_no_jump(promtool: Path, tmp_path: Path) -> None:
+    """The samplers move to another address, for ten seconds they are at both."""
+    new = replace(YOUNG, born=5 * MINUTE, tokens=OLD.tokens)
+    moves = 7 * MINUTE
+    scrapes = Scrapes(15 * MINUTE)
+    for step in range(15 * MINUTE):
+        for sampler in range(2):
+            if step <= moves + 2:
+                scrapes.scrape(step, sampler, OLD)
+            elif step == moves + 3:
+                scrapes.leave(step, sampler, "app:443")
+            if step >= moves:
+                scrapes.scrape(step, sampler, new, "new:443")
+    steady = OLD.tokens * 5 * MINUTE
+    unidentified = "fleet:vllm:unidentified_scrapes"
+    evaluate(
+        promtool,
+        tmp_path,
+        scrapes,
+        [
+            (moves - 1, SEEN, {text(SEEN, ENDPOINT): 1}),
+            (moves + MINUTE // 2, SEEN, {text(SEEN, ENDPOINT): 2}),
+            (moves + 2 * MINUTE, SEEN, {text(SEEN, ENDPOINT): 1}),
+            *((step, unidentified, {text(unidentified, ENDPOINT): 0}) for step in range(moves, moves + 6)),
+            # What the new one did before the move is not counted; what both did at the time is, some 4 %.
+            *((step, *near(TOKENS, steady, 0.08)) for step in range(6 * MINUTE, 15 * MINUTE, 3)),
+        ],
+    )
 
 
 def test_the_platforms_count_is_the_endpoints_and_absent_without_it(promtool: Path, tmp_path: Path) -> None:

@@ -627,7 +627,7 @@ def test_an_idle_endpoint_has_no_latency_and_no_share(
     }
     titles = ("Time to first token", "Prefix cache hit rate", "Failed share")
     idle = [text for title in titles for text in expressions(panel(dashboard, title))]
-    assert len(idle) == 9
+    assert len(idle) == 8
     evaluate(promtool, tmp_path, counters, [(10, text, {}) for text in idle])
 
 
@@ -635,7 +635,7 @@ def test_probes_do_not_hide_failures(promtool: Path, tmp_path: Path, dashboard: 
     """A quiet endpoint is asked for its models more often than for answers."""
     probes = HTTP.replace("POST", "GET").replace("/chat/completions", "/models")
     finished = f'replica:vllm:request_success_total{{{COMMON},replica="1",finished_reason'
-    error, abort, server, caller = expressions(panel(dashboard, "Failed share"))
+    error, server, caller = expressions(panel(dashboard, "Failed share"))
     evaluate(
         promtool,
         tmp_path,
@@ -650,7 +650,6 @@ def test_probes_do_not_hide_failures(promtool: Path, tmp_path: Path, dashboard: 
         },
         [
             (10, error, {"{}": 0.25}),
-            (10, abort, {"{}": 0.5}),
             (10, server, {"{}": 0.25}),
             (10, caller, {"{}": 0}),
         ],

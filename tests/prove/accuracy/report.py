@@ -24,6 +24,10 @@ second). What each replica has counted at any moment is a function of time: a lo
 40 %, replicas that differ and are minutes to a day old. So the truth of each window is known exactly: the sum
 of what all replicas counted in it, those included that died meanwhile. Compared is each recorded value of
 `fleet:vllm:generation_tokens:increase5m` whose window began and ended while Prometheus was scraping.
+
+Not all of it is like life: of the families only those are recorded that are compared here, lookback and
+discovery are faster with everything else, the platform's count is left out, and no app is replaced by another
+one at another address (`tests/dashboards/test_recording.py` has that, in promtool).
 """
 
 _GUIDE = """## How to read it
