@@ -26,10 +26,10 @@ const charts = (() => {
   /** Null where there is nothing that can be drawn. */
   const drawable = (value) => (typeof value === "number" && Number.isFinite(value) ? value : null);
 
-  const axisOfTime = () => ({
+  const axisOfTime = (report) => ({
     stroke: INK, font: FONT, size: 24, gap: 5, space: 85,
     grid: { stroke: GRID, width: 1 }, ticks: { stroke: GRID, width: 1, size: 4 },
-    values: (_, splits, __, ___, step) => splits.map((seconds) => units.tick(seconds, step)),
+    values: (_, splits, __, ___, step) => splits.map((seconds) => units.tick(report, seconds, step)),
   });
 
   const axisOfValues = (scale, label, grid, values, more = {}) => ({
@@ -42,13 +42,15 @@ const charts = (() => {
 
   /** A chart in `box`: what uPlot needs besides what all charts have in common. */
   function plot(box, report, options, data, rows) {
-    const tip = tooltip(box, rows);
+    const tip = tooltip(box, report, rows);
     const chart = new uPlot({
       width: Math.max(box.clientWidth, 60), height: Math.max(box.clientHeight, 40),
       padding: [8, 12, 0, 0], legend: { show: false },
       cursor: { sync: { key: report.key }, points: { show: false }, drag: { x: true, y: false }, y: false, ...options.cursor,
         bind: { dblclick: () => () => { reset(report.key); return null; } } },
-      series: options.series, axes: [axisOfTime(), ...options.axes], bands: options.bands ?? [],
+      series: options.series, axes: [axisOfTime(report), ...options.axes], bands: options.bands ?? [],
+      // Time since a beginning has no time zone.
+      ...(report.elapsed ? { tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC") } : {}),
       scales: { x: { time: true, min: report.start, max: report.end, auto: false }, ...options.scales },
       hooks: {
         draw: [options.over, (u) => drawMarks(u, report)],
@@ -69,7 +71,7 @@ const charts = (() => {
   }
 
   /** What is under the cursor, beside it: `rows(chart, index)` gives [colour, name, value] of each line. */
-  function tooltip(box, rows) {
+  function tooltip(box, report, rows) {
     const tip = document.getElementById("tip") ?? document.body.appendChild(Object.assign(element("div"), { id: "tip", hidden: true }));
     box.addEventListener("mouseleave", () => { tip.hidden = true; });
     return (chart) => {
@@ -78,7 +80,7 @@ const charts = (() => {
       const lines = idx === null || left < 0 ? [] : rows(chart, idx);
       tip.hidden = lines.length === 0;
       if (tip.hidden) return;
-      tip.replaceChildren(element("div", "when", units.dateTime(chart.data[0][idx])), ...lines.map(([color, name, value]) => {
+      tip.replaceChildren(element("div", "when", units.moment(report, chart.data[0][idx])), ...lines.map(([color, name, value]) => {
         const line = element("div", "line");
         line.append(swatch(color), element("span", "name", name), element("span", "value", value));
         return line;
@@ -97,12 +99,12 @@ const charts = (() => {
   }
 
   /** Vertical lines (or areas) of what happened, with a small triangle at the time axis. */
-  function drawMarks(chart, { marks }) {
+  function drawMarks(chart, report) {
     const { ctx, bbox } = chart;
     clipped(chart, 8 * devicePixelRatio);
     const flags = [];
     const { min, max } = chart.scales.x;
-    for (const { start, end, color, title, text } of marks.filter((mark) => mark.end >= min && mark.start <= max)) {
+    for (const { start, end, color, title, text } of report.marks.filter((mark) => mark.end >= min && mark.start <= max)) {
       const [from, to] = [chart.valToPos(start, "x", true), chart.valToPos(end, "x", true)];
       const ink = fields.css(color);
       [ctx.strokeStyle, ctx.fillStyle, ctx.lineWidth] = [ink, fields.faded(ink, 0.1), devicePixelRatio];
@@ -125,7 +127,7 @@ const charts = (() => {
       ctx.fill();
       const flag = element("span", "mark");
       flag.style.left = `${chart.valToPos(Math.max(start, min), "x") - 5}px`;
-      flag.title = [title, text, units.dateTime(start) + (end > start ? ` – ${units.dateTime(end)}` : "")].filter(Boolean).join("\n");
+      flag.title = [title, text, units.moment(report, start) + (end > start ? ` – ${units.moment(report, end)}` : "")].filter(Boolean).join("\n");
       flags.push(flag);
     }
     ctx.restore();

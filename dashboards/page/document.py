@@ -109,6 +109,7 @@ class Report:
     title: str
     start: float
     end: float
+    """Both, like all times of panels and marks, in unix seconds."""
     sections: Sequence[Section]
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Shown under the title, as Grafana shows variables."""
@@ -116,6 +117,8 @@ class Report:
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Title to address."""
     description: str = ""
+    elapsed: bool = False
+    """Whether times count from 0, when what is shown began, and are shown as hours, minutes and seconds."""
 
     @property
     def panels(self) -> list[Panel]:
@@ -193,6 +196,7 @@ def _report(report: Report) -> dict[str, Any]:
         "description": report.description,
         "start": report.start,
         "end": report.end,
+        "elapsed": report.elapsed,
         "facts": dict(report.facts),
         "links": dict(report.links),
         "marks": [vars(mark) for mark in report.marks],

@@ -307,8 +307,8 @@
       }
       if (!chosen) return;
       const { start, end } = chosen.own;
-      when.textContent = units.range(end - start);
-      when.title = `${units.dateTime(start)} to ${units.dateTime(end)}`;
+      when.textContent = units.range(chosen.own);
+      when.title = `${units.moment(chosen.own, start)} to ${units.moment(chosen.own, end)}`;
       // A hidden chart has no size: each tab is drawn when it is seen.
       chosen.draw();
       document.body.dataset.drawn = document.querySelectorAll(".panel[data-state=full] .content").length;

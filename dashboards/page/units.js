@@ -73,20 +73,32 @@ const units = (() => {
   /** Local date and time of unix seconds. */
   const dateTime = (seconds) => `${day(seconds)} ${time(seconds)}`;
 
-  /** Label of a tick of a time axis whose ticks are `step` seconds apart. */
-  function tick(seconds, step) {
+  /** Hours, minutes and seconds since 0. */
+  function elapsed(seconds, withSeconds = true) {
+    const whole = Math.round(seconds);
+    const parts = [Math.floor(whole / 3600), pad(Math.floor(whole / 60) % 60)];
+    return [...parts, ...(withSeconds ? [pad(whole % 60)] : [])].join(":");
+  }
+
+  /** A moment on the axis of a report: a date and time, or the time since its beginning. */
+  const moment = (report, seconds) => (report.elapsed ? elapsed(seconds) : dateTime(seconds));
+
+  /** Label of a tick of a report's time axis whose ticks are `step` seconds apart. */
+  function tick(report, seconds, step) {
+    if (report.elapsed) return elapsed(seconds, step < 60);
     if (step >= 86400) return day(seconds).slice(5).replace("-", "/");
     const hours = time(seconds, step < 60);
     return step >= 21600 ? `${day(seconds).slice(5).replace("-", "/")} ${hours}` : hours;
   }
 
   /** A length of time in words, as Grafana names a time range. */
-  function range(seconds) {
+  function range(report) {
+    const seconds = report.end - report.start;
     const [length, name] = [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]]
       .find(([least]) => seconds >= least && seconds % least < 1) ?? [1, "second"];
     const count = Math.round(seconds / length);
-    return `Last ${count} ${name}${count === 1 ? "" : "s"}`;
+    return `${report.elapsed ? "" : "Last "}${count} ${name}${count === 1 ? "" : "s"}`;
   }
 
-  return { formatter, dateTime, tick, range };
+  return { formatter, dateTime, moment, tick, range };
 })();
