@@ -4,13 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
-# In a shell that sourced `.sandbox/env` these name a file that comes and goes with a sandbox.
+# In a shell that sourced `.sandbox/env` these name a file that comes and goes with a sandbox; the commands that
+# act on a stack act on that sandbox there.
+ON_A_STACK := preview deploy drift doctor loadtest recover
+ifeq (,$(filter $(ON_A_STACK),$(MAKECMDGOALS)))
 ifneq (,$(findstring /.sandbox/,$(SSL_CERT_FILE)))
 unexport SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
 endif
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help sandbox sandbox-down sandbox-status dashboards rehearse prices recover test lint types unit verify-chart prove clean
+.PHONY: help sandbox sandbox-down sandbox-status dashboards rehearse loadtest drill calibrate prices doctor preview deploy drift comment issue recover test lint types unit verify-chart prove clean
 
 help: ## Lists the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,9 +37,41 @@ dashboards: $(VENV)/.ready ## Writes the dashboards with the sandbox's data as o
 prices: $(VENV)/.ready ## Renews components/prices.json from OVHcloud's public catalogue
 	@$(RUN) -m components.price_catalogue
 
-rehearse: $(VENV)/.ready ## Runs a stack on virtual time under some traffic: make rehearse STACK=prod [TRAFFIC=article] [SEED=1] [SWEEP=no] [CALIBRATION=file] [OUTPUT=page.html] [JSON=file.json]
+rehearse: $(VENV)/.ready ## Runs a stack on virtual time under some traffic: make rehearse STACK=prod [TRAFFIC=article] [SWEEP=no] [CALIBRATION=calibration.json]
 	@test -n "$(STACK)" || { echo "which stack? make rehearse STACK=prod" >&2; exit 2; }
 	@$(RUN) -m autoscaling --stack "$(STACK)" $(if $(TRAFFIC),--traffic "$(TRAFFIC)") $(if $(SEED),--seed "$(SEED)") $(if $(filter no,$(SWEEP)),--no-sweep) $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(OUTPUT),--output "$(OUTPUT)") $(if $(JSON),--json "$(JSON)")
+
+loadtest: $(VENV)/.ready ## Tests the sandbox, STACK=prod or URL=https://host/v1 under load: make loadtest [TRAFFIC=article] [GOODPUT="ttft:2500 tpot:100"]
+	@$(RUN) -m loadtest $(if $(STACK),--stack "$(STACK)") $(if $(URL),--url "$(URL)") $(if $(MODEL),--model "$(MODEL)") $(if $(TRAFFIC),--traffic "$(TRAFFIC)") $(if $(SEED),--seed "$(SEED)") $(if $(filter no,$(STREAM)),--no-stream) $(if $(GOODPUT),--goodput $(GOODPUT)) $(if $(TIMEOUT),--timeout "$(TIMEOUT)") $(if $(OUTPUT),--output "$(OUTPUT)")
+
+drill: $(VENV)/.ready ## The whole story in minutes: a sandbox of its own, load, scale-up to 3 replicas, faster answers, back to 1
+	@$(RUN) -m sandbox drill
+
+calibrate: $(VENV)/.ready ## Measures a replica from a load test of it: make calibrate RESULT=loadtest.json > calibration.json
+	@test -n "$(RESULT)" || { echo "which result? make calibrate RESULT=loadtest.json > calibration.json" >&2; exit 2; }
+	@$(RUN) -m autoscaling.calibrate "$(RESULT)"
+
+doctor: $(VENV)/.ready ## Looks for what would stop a stack, before anything is bought: make doctor STACK=dev
+	@test -n "$(STACK)" || { echo "which stack? make doctor STACK=dev" >&2; exit 2; }
+	@$(RUN) -m doctor "$(STACK)"
+
+preview: $(VENV)/.ready ## What an update would change and cost: make preview STACK=dev [COMMENT=file.md] [PLAN=file]
+	@test -n "$(STACK)" || { echo "which stack? make preview STACK=dev" >&2; exit 2; }
+	@$(RUN) -m ci preview "$(STACK)" $(if $(COMMENT),--text "$(COMMENT)") $(if $(PLAN),--plan "$(PLAN)")
+
+deploy: $(VENV)/.ready ## Updates a stack, as planned if a plan is given: make deploy STACK=dev [COMMENT=file.md] [PLAN=file]
+	@test -n "$(STACK)" || { echo "which stack? make deploy STACK=dev" >&2; exit 2; }
+	@$(RUN) -m ci deploy "$(STACK)" $(if $(COMMENT),--text "$(COMMENT)") $(if $(PLAN),--plan "$(PLAN)")
+
+drift: $(VENV)/.ready ## Fails when the cloud is not as the state says: make drift STACK=dev [COMMENT=file.md]
+	@test -n "$(STACK)" || { echo "which stack? make drift STACK=dev" >&2; exit 2; }
+	@$(RUN) -m ci drift "$(STACK)" $(if $(COMMENT),--text "$(COMMENT)")
+
+comment: $(VENV)/.ready ## Puts a preview on a pull request: make comment STACK=dev COMMENT=file.md PULL_REQUEST=1
+	@$(RUN) -m ci comment "$(STACK)" --text "$(COMMENT)" --pull-request "$(PULL_REQUEST)"
+
+issue: $(VENV)/.ready ## Opens or renews the issue about a stack's drift: make issue STACK=dev COMMENT=file.md
+	@$(RUN) -m ci issue "$(STACK)" --text "$(COMMENT)"
 
 recover: ## The way back after a killed or interrupted update: make recover STACK=dev
 	@test -n "$(STACK)" || { echo "which stack? make recover STACK=dev" >&2; exit 2; }
@@ -54,7 +90,7 @@ types: $(VENV)/.ready
 
 unit: $(VENV)/.ready
 	@$(RUN) -m sandbox.toolchain
-	@$(RUN) -m pytest -n 2 --dist loadfile
+	@$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 verify-chart: $(VENV)/.ready ## Checks the values against the real chart: make verify-chart CHART=<folder, archive or oci://…>
 	@$(RUN) -m sandbox.toolchain
@@ -63,6 +99,10 @@ verify-chart: $(VENV)/.ready ## Checks the values against the real chart: make v
 prove: $(VENV)/.ready ## The long proofs; results go to docs/proof
 	@$(RUN) -m tests.prove.accuracy
 	@$(RUN) -m tests.prove.faults
+	@$(RUN) -m tests.prove.rehearsal_speed
+	@$(RUN) -m tests.prove.rehearsals
+	@$(RUN) -m tests.prove.agreement
+	@$(RUN) -m tests.prove.loadtest_overhead
 
 clean: ## Removes the virtual environment and caches of this checkout (run `make sandbox-down` first)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`python -m sandbox up|down|status|dashboards`: the local stand-in for OVHcloud with the program on it."""
+"""`python -m sandbox up|down|…`: the local stand-in for OVHcloud with the program on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 
 from dashboards.page import render
 from dashboards.page.grafana import seconds
-from sandbox import smoke
+from sandbox import drill, smoke
 from sandbox.console import Console
 from sandbox.engine import EngineError
 from sandbox.processes import ProcessError
@@ -139,6 +139,7 @@ def main() -> int:
     show = commands.add_parser("dashboards", help=dashboards.__doc__)
     show.add_argument("--output", type=Path, help="the page (default: dashboards.html in .sandbox)")
     show.add_argument("--range", type=seconds, help="time range up to now, such as 15m (default: 1h)")
+    commands.add_parser("drill", help=drill.run.__doc__)
     arguments = parser.parse_args()
     sandbox, console = Sandbox(Folder()), Console()
     try:
@@ -151,6 +152,11 @@ def main() -> int:
                 status(sandbox, console)
             case "dashboards":
                 dashboards(sandbox, console, arguments.output, arguments.range)
+            case "drill":
+                drill.run(drill.Plan(), console)
+    except drill.DrillError as error:
+        sys.stderr.write(f"the drill failed at this step: {error}\n")
+        return 1
     except (ToolchainError, EngineError, ProcessError, ProjectError, smoke.SmokeError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
