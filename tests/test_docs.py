@@ -12,12 +12,14 @@ from components.bill import bill
 from components.prices import flavor_eur_per_hour
 from components.settings import KEYS
 from docs import configuration
+from doctor.rights import CALLS, OWN_ACTIONS
 from sandbox import settings
 from sandbox.cloud.settings import CloudSettings, Credentials
 from tests.components import mocks
 
 ROOT = configuration.ROOT
 README = ROOT / "README.md"
+GOING_LIVE = ROOT / "docs" / "going-live.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -98,11 +100,14 @@ def test_the_readme_names_the_stack_outputs() -> None:
     assert sorted(named) == sorted(exported)
 
 
-def test_every_right_that_the_readme_names_is_one_of_a_call() -> None:
+def test_the_rights_that_are_listed_are_those_of_the_calls() -> None:
+    rows = re.findall(r"^\| ([\w ]+) \| (`get`.*|`\w+/.+) \|$", GOING_LIVE.read_text(), flags=re.MULTILINE)
+    listed = {purpose: re.findall(r"`([\w/]+)`", actions) for purpose, actions in rows}
+    needed = {purpose: list(dict.fromkeys(call.action for call in calls)) for purpose, calls in CALLS.items()}
+    assert listed == {**needed, "Doctor": list(OWN_ACTIONS)}
     sources = "".join(path.read_text() for path in (ROOT / "sandbox" / "cloud").glob("*.py"))
-    rights = re.findall(r"`((?:ai|kube|user|role)/[\w/]+)`", README.read_text())
-    assert len(rights) > 20
-    assert [right for right in rights if f'"{right}"' not in sources] == []
+    actions = [action for actions in listed.values() for action in actions]
+    assert [action for action in actions if f'"{action}"' not in sources] == []
 
 
 def test_the_settings_of_the_sandbox_page_are_read(tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ def test_every_endpoint_of_the_sandbox_that_is_named_is_served(page: Path) -> No
 
 
 def _costs() -> str:
-    _, _, section = README.read_text().partition("### What it costs\n")
+    _, _, section = GOING_LIVE.read_text().partition("## What it costs\n")
     return section.partition("\n#")[0]
 
 

@@ -153,6 +153,7 @@ class OvhClient:
     ) -> Any:
         """The JSON of the answer (None when it is empty); raises OvhApiError.
 
+        `path` is one of API v1, or begins with `/v2/`.
         GET, PUT and DELETE are sent again after 429, 500, 502, 503, 504 and failures of the connection. A
         POST is sent again only when it certainly did nothing (429, no connection): for the rest the error's
         `may_have_acted` is true and the caller has to look. The texts in `hide` are kept out of errors; after
@@ -165,7 +166,7 @@ class OvhClient:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             request = self._http.build_request(
                 method,
-                self.credentials.url + path,
+                _target(self.credentials.url, path),
                 content=content,
                 params=params,
                 headers=headers,
@@ -287,6 +288,11 @@ class OvhClient:
                 life = float(answer.get("expires_in", 0))
                 self._token = _Token(answer["access_token"], self.clock.now() + life - _TOKEN_MARGIN)
             return self._token.value
+
+
+def _target(base: str, path: str) -> str:
+    """The URL of a path; one that names its version, as `/v2/…`, does without the base's, as for go-ovh."""
+    return (base.removesuffix("/1.0") if path.startswith(("/v1/", "/v2/")) else base) + path
 
 
 def signature(keys: ApplicationKey, method: str, url: str, content: bytes, timestamp: str) -> str:

@@ -30,6 +30,7 @@ class AiApi:
     def __init__(self, settings: CloudSettings, apps: Apps) -> None:
         self._settings = settings
         self._apps = apps
+        self._authorized = settings.ai_authorized
 
     @property
     def routes(self) -> list[Route]:
@@ -131,9 +132,10 @@ class AiApi:
         return {"lastActivity": last, "logs": logs}
 
     async def _authorization(self, _request: web.Request) -> JsonValue:
-        return {"authorized": True}
+        return {"authorized": self._authorized}
 
     async def _authorize(self, _request: web.Request) -> JsonValue:
+        self._authorized = True
         return None
 
     async def _regions(self, _request: web.Request) -> JsonValue:

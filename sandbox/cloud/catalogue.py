@@ -55,14 +55,22 @@ def capability(flavor: Flavor) -> JsonObject:
     }
 
 
+class NodeFlavor(_Data):
+    """An instance flavor for nodes."""
+
+    vcpus: int
+    ram_gb: int
+
+
 class KubernetesOffer(_Data):
-    """`kubernetes.json`: versions (minor to full) and regions of Managed Kubernetes."""
+    """`kubernetes.json`: versions (minor to full), regions and node flavors of Managed Kubernetes."""
 
     source: str
     versions: dict[str, str]
     default: str
     free_regions: list[str]
     standard_regions: list[str]
+    flavors: dict[str, NodeFlavor]
 
     @property
     def regions(self) -> list[str]:

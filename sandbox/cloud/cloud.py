@@ -20,6 +20,7 @@ from sandbox.cloud.kube import Kubes
 from sandbox.cloud.ledger import Ledger
 from sandbox.cloud.native_ai import NativeAi
 from sandbox.cloud.openstack import OpenStack
+from sandbox.cloud.project import ProjectApi
 from sandbox.cloud.settings import CloudSettings
 from sandbox.cloud.tasks import Tasks
 from sandbox.cloud.tokens import Tokens
@@ -102,9 +103,10 @@ class Cloud:
             *self._kubes.routes,
             *self._users.routes,
         ]
+        project = ProjectApi(self._settings, self._kubes, self._infrastructure)
         for prefix in PREFIXES:
             # The v2 API is another one: none of these routes are in it.
-            known = [] if prefix == "/v2" else routes
+            known = project.v2_routes if prefix == "/v2" else [*routes, *project.routes]
             application.add_subapp(
                 prefix,
                 api(known, self._authenticator.check, self._settings.project, self._settings.denied_actions),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from components.prices import prices
@@ -169,6 +170,15 @@ class ProjectInfrastructure:
         """Gives an address back, also one that is in use (as Neutron does)."""
         del self.floating_ips[id_]
         self._ledger.close("floating-ip", id_)
+
+    def volumes_used(self, clusters: Collection[str]) -> JsonObject:
+        """Number and sum of the volumes of these clusters, as quotas name them."""
+        sizes = [volume.size_gib for volume in self._volumes.values() if volume.cluster in clusters]
+        return {"volumeCount": len(sizes), "usedGigabytes": sum(sizes)}
+
+    def load_balancers_used(self, clusters: Collection[str]) -> int:
+        """How many load balancers these clusters have."""
+        return sum(balancer.cluster in clusters for balancer in self._balancers.values())
 
     def resources(self) -> list[JsonObject]:
         """What exists, for the sandbox's own list."""

@@ -32,7 +32,7 @@ class Release:
     checksums: str
     """Path of the file of lines `<SHA-256 in hex>  <file name>`."""
     folder: str
-    """The archive's top folder; the binaries lie directly in it."""
+    """The archive's folder that the binaries lie in; "" is its top."""
     architectures: Mapping[str, str]
     """`platform.machine()` to `{arch}`."""
     extras: tuple[str, ...] = ()
@@ -163,5 +163,26 @@ JSON_EXPORTER = _prometheus(
     owner="prometheus-community",
     website="https://github.com/prometheus-community/json_exporter/releases",
 )
+
+ACTIONLINT = Tool(
+    name="actionlint",
+    version="1.7.12",
+    # Older ones do not know anchors.
+    minimum=(1, 7, 8),
+    binaries=("actionlint",),
+    version_argument="-version",
+    release=Release(
+        archive="rhysd/actionlint/releases/download/v{version}/actionlint_{version}_linux_{arch}.tar.gz",
+        checksums="rhysd/actionlint/releases/download/v{version}/actionlint_{version}_checksums.txt",
+        folder="",
+        architectures={"x86_64": "amd64", "aarch64": "arm64"},
+    ),
+    go=GoBuild(
+        packages=("github.com/rhysd/actionlint/cmd/actionlint",),
+        version_variable="github.com/rhysd/actionlint.version",
+    ),
+    website="https://github.com/rhysd/actionlint",
+)
+"""Checks the workflows of GitHub; a tool of the tests, not of the sandbox."""
 
 TOOLS = (PULUMI, PROMETHEUS, ALERTMANAGER, JSON_EXPORTER)

@@ -134,6 +134,8 @@ class Resource:
     protect: bool
     retain_on_delete: bool
     ignore_changes: list[str]
+    secret_outputs: frozenset[str]
+    """Outputs that it asks to be kept as secrets."""
     aliases: frozenset[str]
     """URNs with the names that it had in earlier versions of the program."""
 
@@ -246,6 +248,7 @@ class _Engine(MockMonitor):
             protect=request.protect,
             retain_on_delete=request.retainOnDelete,
             ignore_changes=list(request.ignoreChanges),
+            secret_outputs=frozenset(request.additionalSecretOutputs),
             aliases=frozenset(
                 self.make_urn(alias.spec.parentUrn or request.parent, request.type, alias.spec.name)
                 for alias in request.aliases

@@ -1,0 +1,97 @@
+"""`python -m ci preview|deploy|drift|comment|issue STACK`: the steps of the workflows."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ci import pulumi, report
+from ci.github import GithubError, Repository
+from ci.pulumi import Outcome, RefusedError
+from sandbox.toolchain import ToolchainError
+
+_SECRETS = (
+    "AWS_SECRET_ACCESS_KEY",
+    "GITHUB_TOKEN",
+    "HF_TOKEN",
+    "OVH_ACCESS_TOKEN",
+    "OVH_APPLICATION_SECRET",
+    "OVH_CLIENT_SECRET",
+    "OVH_CONSUMER_KEY",
+    "PULUMI_ACCESS_TOKEN",
+    "PULUMI_CONFIG_PASSPHRASE",
+)
+"""Variables whose values no text may show."""
+
+
+def _footer(environment: Mapping[str, str]) -> str:
+    """Commit and run, as far as the runner tells."""
+    commit, run = environment.get("GITHUB_SHA", ""), environment.get("GITHUB_RUN_ID", "")
+    if not run:
+        return ""
+    url = f"{environment.get('GITHUB_SERVER_URL')}/{environment.get('GITHUB_REPOSITORY')}/actions/runs/{run}"
+    return f"[Run {run}]({url}) of commit {commit[:12]}."
+
+
+def _tell(kind: report.Kind, stack: str, outcome: Outcome, file: Path | None) -> int:
+    if file is not None:
+        secrets = [value for name in _SECRETS if (value := os.environ.get(name))]
+        ok, footer = outcome.status == 0, _footer(os.environ)
+        file.write_text(
+            report.text(kind, stack, outcome.run, ok=ok, footer=footer, secrets=secrets), encoding="utf-8"
+        )
+    return outcome.status
+
+
+def _comment(stack: str, file: Path, pull_request: int) -> str:
+    text = file.read_text(encoding="utf-8")
+    return Repository.of_the_run().comment(pull_request, report.marker("preview", stack), text)
+
+
+def _issue(stack: str, file: Path) -> str:
+    text = file.read_text(encoding="utf-8")
+    return Repository.of_the_run().issue(f"Drift of {stack}", report.marker("drift check", stack), text)
+
+
+def main() -> int:
+    """Runs one step; the exit status is that of the Pulumi CLI, or 1."""
+    parser = argparse.ArgumentParser(prog="python -m ci", description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True)
+    for name, about in (
+        ("preview", pulumi.preview.__doc__),
+        ("deploy", pulumi.deploy.__doc__),
+        ("drift", pulumi.drift.__doc__),
+        ("comment", Repository.comment.__doc__),
+        ("issue", Repository.issue.__doc__),
+    ):
+        step = steps.add_parser(name, help=(about or "").splitlines()[0])
+        step.add_argument("stack")
+        step.add_argument("--text", type=Path, required=name in ("comment", "issue"), help="file of Markdown")
+        if name in ("preview", "deploy"):
+            step.add_argument("--plan", type=Path, help="file of the plan")
+        if name == "comment":
+            step.add_argument("--pull-request", type=int, required=True)
+    given = parser.parse_args()
+    try:
+        match given.step:
+            case "preview":
+                return _tell("preview", given.stack, pulumi.preview(given.stack, given.plan), given.text)
+            case "deploy":
+                return _tell("update", given.stack, pulumi.deploy(given.stack, given.plan), given.text)
+            case "drift":
+                return _tell("drift check", given.stack, pulumi.drift(given.stack), given.text)
+            case "comment":
+                sys.stdout.write(f"{_comment(given.stack, given.text, given.pull_request)}\n")
+            case "issue":
+                sys.stdout.write(f"{_issue(given.stack, given.text)}\n")
+    except (RefusedError, GithubError, ToolchainError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
