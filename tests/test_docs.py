@@ -20,7 +20,7 @@ from tests.components import mocks
 ROOT = configuration.ROOT
 README = ROOT / "README.md"
 GOING_LIVE = ROOT / "docs" / "going-live.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def _names(path: Path) -> str:
@@ -59,7 +59,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_every_file_that_is_named_exists(page: Path) -> None:
-    for name in re.findall(r"`((?:sandbox|components|dashboards|docs|tests)/[\w./]+)`", page.read_text()):
+    for name in re.findall(
+        r"`((?:autoscaling|ci|components|dashboards|docs|doctor|loadtest|policy|sandbox|tests)/[\w./]+)`",
+        page.read_text(),
+    ):
         assert (ROOT / name).exists(), name
 
 
