@@ -3,7 +3,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-export PYTHONDONTWRITEBYTECODE := 1
 # In a shell that sourced `.sandbox/env` these name a file that comes and goes with a sandbox; the commands that
 # act on a stack act on that sandbox there.
 ON_A_STACK := preview deploy drift doctor loadtest recover
@@ -103,6 +102,7 @@ prove: $(VENV)/.ready ## The long proofs; results go to docs/proof
 	@$(RUN) -m tests.prove.rehearsals
 	@$(RUN) -m tests.prove.agreement
 	@$(RUN) -m tests.prove.loadtest_overhead
+	@$(RUN) -m tests.prove.preview_weight
 
 clean: ## Removes the virtual environment and caches of this checkout (run `make sandbox-down` first)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

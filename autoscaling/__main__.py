@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +22,7 @@ from autoscaling import rehearsal, report_page, report_terminal, stack, sweep, t
 from autoscaling.report import Report, to_json
 from autoscaling.workers import Workers
 from components.settings import SettingsError
+from dashboards.page import files
 
 PLAIN_WIDTH = 150
 """Columns where the output is no terminal."""
@@ -33,14 +35,27 @@ def main(arguments: list[str] | None = None) -> int:
     numbers = asked.json or Path(f"rehearsal-{asked.stack}.json")
     notes = Console(stderr=True)
     try:
+        for option, file in (("--output", output), ("--json", numbers)):
+            if not file.parent.is_dir():
+                raise ValueError(f"{option} {file}: there is no folder {file.parent}")
+            files.check(file)
         plan = stack.read(asked.stack, calibration=asked.calibration)
         load = traffic.parse(asked.traffic)
         report = _rehearsed(plan, load, asked, notes)
         page = report_page.page(report, made=time.time())
-        numbers.write_text(to_json(report), encoding="utf-8")
-        output.write_text(page.html, encoding="utf-8")
+        files.write(numbers, [to_json(report)])
+        files.write(output, [page.html])
     except (stack.StackError, SettingsError, ValueError, OSError) as error:
         notes.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        return 1
+    except BrokenProcessPool:
+        notes.print(
+            "a process of this rehearsal was ended from outside, most likely for want of memory: rehearse "
+            "less traffic, or without the search for better settings (--no-sweep)",
+            style="red",
+            highlight=False,
+            soft_wrap=True,
+        )
         return 1
     except KeyboardInterrupt:
         notes.print("interrupted: nothing was written")

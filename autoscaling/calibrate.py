@@ -79,11 +79,15 @@ class Calibration(BaseModel):
 
 
 def read(path: Path) -> Calibration:
-    """A calibration that was kept; raises CalibrationError, or OSError when it cannot be read."""
+    """A calibration that was kept; raises CalibrationError."""
     try:
         return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"{path}: no calibration, make one with `make calibrate`: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = ": ".join((*map(str, first["loc"]), first["msg"]))
+    except (OSError, UnicodeDecodeError) as error:
+        problem = str(error)
+    raise CalibrationError(f"{path}: no calibration, make one with `make calibrate RESULT=…` ({problem})")
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def calibrate(result: Mapping[str, Any], source: str) -> Calibration:
 
     `source` is what to call the result. Raises CalibrationError when it lacks details or varies too little.
     """
-    looks = [look for look in result.get("replicas") or () if isinstance(look, dict)]
+    looks = result.get("replicas")
+    looks = [look for look in looks if isinstance(look, dict)] if isinstance(looks, list) else []
     most = max((look.get("available") or 0 for look in looks), default=0)
     if most > 1:
         raise CalibrationError(
@@ -173,8 +178,13 @@ def _requests(result: Mapping[str, Any]) -> list[_Request]:
     for start, ttft, gaps, prompt, output in zip(*(result[name] for name in fields), strict=False):
         if not ttft or not gaps:  # failed, or one token only: no step was seen
             continue
-        times = list(itertools.accumulate(gaps, initial=start + ttft))
-        requests.append(_Request(prompt, times, max(1.0, (output - 1) / len(gaps))))
+        try:
+            times = list(itertools.accumulate(gaps, initial=start + ttft))
+            requests.append(_Request(int(prompt), times, max(1.0, (output - 1) / len(gaps))))
+        except (TypeError, ValueError):
+            raise CalibrationError(
+                f"request {len(requests)} of those with an answer has no numbers in {', '.join(fields)}"
+            ) from None
     return requests
 
 

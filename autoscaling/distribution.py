@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
 _GROWTH = 1.01 / 0.99
 """Width of a bucket: its middle is at most 1 % away from every value in it."""
@@ -70,29 +69,6 @@ class Distribution:
             if seen >= rank:
                 return min(max(_middle(index), self.minimum), self.maximum)
         raise AssertionError("counts and their sum disagree")
-
-    def share_below(self, bound: float) -> float | None:
-        """The share of values up to `bound`, within that of the bucket it falls into; None without values."""
-        if not self.count:
-            return None
-        if bound < self.minimum:
-            return 0.0
-        if bound >= self.maximum:
-            return 1.0
-        index = math.ceil(math.log(bound) / _LOG_GROWTH) + _OFFSET if bound >= _SMALLEST else 0
-        upper = _GROWTH ** (index - _OFFSET)
-        lower = upper / _GROWTH
-        # Values are taken to be spread evenly within a bucket.
-        part = min(1.0, max(0.0, (bound - lower) / (upper - lower)))
-        return (sum(self._counts[:index]) + part * self._counts[index]) / self.count
-
-    def merge(self, other: Self) -> None:
-        """Adds all values of another one."""
-        self._counts = [mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)]
-        self._total += other._total
-        self.count += other.count
-        self.minimum = min(self.minimum, other.minimum)
-        self.maximum = max(self.maximum, other.maximum)
 
 
 def _middle(index: int) -> float:

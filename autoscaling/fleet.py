@@ -40,7 +40,7 @@ METRICS: dict[str, Callable[[Engine], float]] = {
 """Gauges of vLLM that the scaler can be rehearsed on."""
 
 _REFUSED_SECONDS = 0.1
-"""How long a worker of a closed loop takes to hear that no replica is ready; assumed."""
+"""How long a worker of a closed loop takes to hear that its request is refused; assumed."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,13 @@ class Fleet:
     """GPUs of the project, all of them for this app; 4 unless support raises it."""
     balancing: Balancing = "random"
     liveness: Probe | None = None
+    longest: float = math.inf
+    """Tokens that prompt and answer may have together; vLLM refuses what asks for more (status 400)."""
 
     def __post_init__(self) -> None:
         name, _ = parse_selector(self.metric)
         if name not in METRICS:
-            raise ValueError(f"metric {self.metric!r}: only {', '.join(METRICS)} can be rehearsed")
+            raise ValueError(f"scalingMetric {self.metric!r}: only {', '.join(METRICS)} can be rehearsed")
         if self.scaler.replicas_min > self.most_replicas:
             raise ValueError(
                 f"GPU quota {self.gpu_quota}: replicas_min {self.scaler.replicas_min} needs "
@@ -143,6 +145,8 @@ class _Replica:
     ready: bool = False
     leaves: float | None = None
     """When it is killed; None unless it is on its way out."""
+    up: _Up | None = None
+    """What asked for it; None for those that were there from the beginning."""
     down: _Down | None = None
     """What ended it."""
     ends: float = math.inf
@@ -159,7 +163,7 @@ class _Up:
     crossed: float
     decided: float
     first: _Replica | None = None
-    served: bool = False
+    """Of its replicas the one that got traffic first."""
 
 
 @dataclass(eq=False, slots=True)
@@ -194,7 +198,7 @@ class _Simulation:
         self._freed: list[tuple[float, int]] = []  # workers of a closed loop whose request has ended
 
         self._requests = self._completed = self._refused = self._killed = 0
-        self._prompt_tokens = self._output_tokens = self._preemptions = 0
+        self._too_long = self._prompt_tokens = self._output_tokens = self._preemptions = 0
         self._late = self._gaps_late = self._good = 0
         self._last_end = 0.0
         self._ttft, self._itl = Distribution(), Distribution()
@@ -279,6 +283,7 @@ class _Simulation:
             scale_downs=[self._scale_down(down) for down in self._downs],
             lifetimes=[Lifetime(*times) for times in sorted(self._lifetimes)],
             gpus_per_replica=self._fleet.gpus_per_replica,
+            too_long=self._too_long,
         )
 
     @property
@@ -290,7 +295,9 @@ class _Simulation:
     def _send(self, request: Request, at: float, worker: int | None) -> None:
         self._requests += 1
         ready = self._ready
-        if not ready:
+        too_long = request.prompt_tokens + request.output_tokens > self._fleet.longest
+        if too_long or not ready:
+            self._too_long += too_long
             self._refuse(at, worker)
             return
         if self._turn is None:
@@ -397,9 +404,9 @@ class _Simulation:
         due = first_ready(started, listening, self._fleet.readiness)
         replica = _Replica(Engine(self._fleet.parameters), now, started, listening, due)
         self._replicas.append(replica)
+        if self._ups:
+            replica.up = self._ups[-1]
         self._at(due, self._make_ready, replica)
-        if self._ups and self._ups[-1].first is None:
-            self._ups[-1].first = replica
         return replica
 
     def _make_ready(self, now: float, replica: _Replica) -> None:
@@ -407,9 +414,8 @@ class _Simulation:
             return
         replica.ready = True
         self._ready.append(replica)
-        for up in self._ups:
-            if up.first is replica:
-                up.served = True
+        if replica.up is not None and replica.up.first is None:
+            replica.up.first = replica
 
     def _end(self, replica: _Replica, now: float) -> None:
         """Takes the traffic off a replica; it is killed after the grace period, at once if it pulls."""
@@ -529,7 +535,7 @@ class _Simulation:
 
     def _scale_up(self, up: _Up) -> ScaleUp:
         first = up.first
-        if first is None or not up.served:
+        if first is None:
             return ScaleUp(up.before, up.after, up.crossed, up.decided, None, ())
         parts = (
             ("decision", up.decided - up.crossed),

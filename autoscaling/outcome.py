@@ -136,7 +136,7 @@ class Outcome:
     """Sent; each one is `completed`, `refused` or `killed` in the end."""
     completed: int
     refused: int
-    """Sent while no replica was ready: the gateway answers 503 at once."""
+    """Sent while no replica was ready (the gateway answers 503 at once), or longer than the model takes."""
     killed: int
     """Cut at the end of a replica's grace period."""
     prompt_tokens: int
@@ -161,6 +161,8 @@ class Outcome:
     lifetimes: Sequence[Lifetime]
     """Of every replica, in the order of their allocation."""
     gpus_per_replica: int
+    too_long: int = 0
+    """Refused since they were longer than the model takes; part of `refused`."""
 
     @property
     def failed(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from autoscaling.distribution import Distribution
 from autoscaling.fleet import Fleet, run
+from autoscaling.hardware import weights_bytes
 from autoscaling.outcome import Outcome, Row
 from autoscaling.policy import ScalerSettings, TargetType
 from autoscaling.stack import Stack
@@ -112,7 +113,9 @@ class ModeAnswer:
     requests: int
     completed: int
     refused: int
-    """Sent while no replica was ready."""
+    """Sent while no replica was ready, or longer than the model takes."""
+    too_long: int
+    """Those of them that were longer."""
     killed: int
     """Cut by a scale-down at the end of the grace period."""
     failed: int
@@ -156,6 +159,7 @@ def answer(outcome: Outcome, stack: Stack, scaler: ScalerSettings) -> ModeAnswer
         requests=outcome.requests,
         completed=outcome.completed,
         refused=outcome.refused,
+        too_long=outcome.too_long,
         killed=outcome.killed,
         failed=outcome.failed,
         prompt_tokens=outcome.prompt_tokens,
@@ -224,6 +228,16 @@ def _replicas(outcome: Outcome, scaler: ScalerSettings) -> Replicas:
 
 
 def _verdict(outcome: Outcome, replicas: Replicas, scaler: ScalerSettings, fleet: Fleet) -> str:
+    text = _scaling(outcome, replicas, scaler, fleet)
+    if outcome.too_long:
+        text += (
+            f"; {outcome.too_long:,} requests are refused, since they are longer than the {fleet.longest:,} "
+            "tokens that the model takes (--max-model-len)"
+        )
+    return text
+
+
+def _scaling(outcome: Outcome, replicas: Replicas, scaler: ScalerSettings, fleet: Fleet) -> str:
     most = scaler.replicas_max
     if scaler.replicas_min == most:
         return f"fixed at {most} replica{'s' if most > 1 else ''}: nothing scales"
@@ -245,7 +259,8 @@ def _verdict(outcome: Outcome, replicas: Replicas, scaler: ScalerSettings, fleet
             f"asks for {most} replicas after {span(asked)}, but never has more than {replicas.max_ready} "
             f"ready at once: {why}"
         )
-    seen = max((row.metric for row in outcome.timeline if row.metric is not None), default=0.0)
+    # Without replicas the scaler saw no metric, only that somebody asked.
+    seen = max((row.metric for row in outcome.timeline if row.ready and row.metric is not None), default=0.0)
     return (
         f"never asks for more than {replicas.max_asked} of {most} replicas: {fleet.metric} "
         f"({scaler.aggregation}) rises to {seen:g} at most, with a target of {scaler.target_value:g}"
@@ -297,6 +312,23 @@ def assumptions(stack: Stack, traffic: Traffic) -> list[Assumption]:
         Assumption("end", "10 min after the last answer", "so long replicas are watched and billed"),
         Assumption("bill", "per started minute", "of each replica, from its allocation to its end"),
     ]
+    if not stack.known_model:
+        listed.insert(
+            1,
+            Assumption(
+                "size of the model",
+                f"{weights_bytes(stack.model) / 1e9:.3g} GB of weights, before quantization",
+                f"guessed from the name: {stack.model} is not in autoscaling/hardware.json",
+            ),
+        )
+    if not fleet.scaler.replicas_min:
+        listed.append(
+            Assumption(
+                "waking",
+                "at the first poll after a refused request",
+                "how an app without replicas is woken is not documented",
+            )
+        )
     if isinstance(traffic, ClosedLoop):
         listed.append(
             Assumption(

@@ -14,7 +14,14 @@ from autoscaling import arguments, calibrate
 from autoscaling.cold_start import ColdStart
 from autoscaling.engine import EngineParameters
 from autoscaling.fleet import Fleet
-from autoscaling.hardware import GPUS, engine_parameters, weights_bytes
+from autoscaling.hardware import (
+    GPUS,
+    OutOfMemoryError,
+    engine_parameters,
+    known_model,
+    max_model_len,
+    weights_bytes,
+)
 from autoscaling.policy import ScalerSettings
 from components.prices import flavor_eur_per_hour
 from components.settings import PROJECT, EndpointSettings, Settings, SettingsError, load
@@ -43,6 +50,8 @@ class Stack:
     """The highest maxReplicas that the stack file may have as it is otherwise, at most 10."""
     speed: str
     """Where the figures of the engine are from."""
+    known_model: bool
+    """Whether the size of the model is published, and not guessed from its name."""
 
 
 _OBJECTIVES = "serviceLevelObjectives"
@@ -64,7 +73,8 @@ def read(stack: str, *, calibration: Path | None = None, folder: Path = CHECKOUT
     endpoint = found.endpoint
     price = flavor_eur_per_hour(endpoint.gpu_flavor)
     try:
-        parameters, speed = _engine(endpoint, calibration)
+        given = arguments.parse(["--model", endpoint.model, *endpoint.vllm_arguments])
+        parameters, speed = _engine(endpoint, given, calibration)
         fleet = Fleet(
             parameters=parameters,
             cold_start=tuple(ColdStart().phases(weights_bytes(endpoint.model)).items()),
@@ -81,7 +91,10 @@ def read(stack: str, *, calibration: Path | None = None, folder: Path = CHECKOUT
             metric=endpoint.scaling_metric,
             gpus_per_replica=endpoint.gpu_count,
             gpu_quota=endpoint.gpu_quota,
+            longest=min(max_model_len(given), parameters.kv_tokens),
         )
+    except arguments.ArgumentsError as error:
+        raise StackError(f"Pulumi.{stack}.yaml cannot be rehearsed: vllmArguments: {error}") from None
     except ValueError as error:
         raise StackError(f"Pulumi.{stack}.yaml cannot be rehearsed: {error}") from None
     return Stack(
@@ -93,18 +106,27 @@ def read(stack: str, *, calibration: Path | None = None, folder: Path = CHECKOUT
         eur_per_replica_hour=None if price is None else price * endpoint.gpu_count,
         most_replicas=_most_replicas(stack, values, endpoint),
         speed=speed,
+        known_model=known_model(endpoint.model) is not None,
     )
 
 
-def _engine(endpoint: EndpointSettings, calibration: Path | None) -> tuple[EngineParameters, str]:
+def _engine(
+    endpoint: EndpointSettings, given: arguments.ServerArguments, calibration: Path | None
+) -> tuple[EngineParameters, str]:
     """The engine, and where its figures are from."""
-    given = arguments.parse(["--model", endpoint.model, *endpoint.vllm_arguments])
     if given.tensor_parallel_size > endpoint.gpu_count:
         raise ValueError(
             f"vllmArguments: --tensor-parallel-size {given.tensor_parallel_size} needs as many GPUs, "
             f"gpuCount is {endpoint.gpu_count}"
         )
-    published = engine_parameters(given, endpoint.gpu_flavor)
+    try:
+        published = engine_parameters(given, endpoint.gpu_flavor)
+    except OutOfMemoryError as error:
+        raise ValueError(
+            f"model {endpoint.model}, gpuFlavor {endpoint.gpu_flavor}: {error}, of which vLLM uses "
+            f"{given.gpu_memory_utilization:.0%} (--gpu-memory-utilization); take a larger GPU, more of them "
+            "(gpuCount and --tensor-parallel-size), or a quantized model"
+        ) from None
     if calibration is None:
         return published, f"published figures of {GPUS[endpoint.gpu_flavor].name}"
     measured = calibrate.read(calibration)

@@ -7,7 +7,6 @@ the same text and seed give the same requests.
 from __future__ import annotations
 
 import csv
-import itertools
 import math
 import random
 from abc import ABC, abstractmethod
@@ -16,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from autoscaling.arrivals import Arrivals, Burst, Constant, Day, Ramp, Steps
 from autoscaling.engine import Prefix
 from components.setting_types import seconds
 
@@ -78,137 +78,6 @@ class Lengths:
                 min(max(answered, 1), longest_output),
                 prefix,
             )
-
-
-# --- arrivals of open loops ---------------------------------------------------------------------------------
-
-
-class Arrivals(Protocol):
-    """When the requests of an open loop come."""
-
-    @property
-    def duration(self) -> float:
-        """Seconds in which requests come."""
-
-    def times(self, chance: random.Random) -> Iterator[float]:
-        """Ascending, below `duration`."""
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A request every 1/rate seconds, the first one at once."""
-
-    rate: float
-    duration: float
-
-    def times(self, chance: random.Random) -> Iterator[float]:
-        """See `Arrivals`."""
-        return itertools.takewhile(
-            lambda at: at < self.duration, (number / self.rate for number in itertools.count())
-        )
-
-
-def _thinned(
-    rate: Callable[[float], float], highest: float, duration: float, chance: random.Random
-) -> Iterator[float]:
-    """Poisson arrivals at a rate that changes, by thinning those of the highest rate (Lewis and Shedler)."""
-    uniform, gap = chance.random, chance.expovariate
-    time = gap(highest)
-    while time < duration:
-        if uniform() * highest < rate(time):
-            yield time
-        time += gap(highest)
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """A rate that rises or falls evenly; also one that stays the same."""
-
-    first: float
-    last: float
-    duration: float
-
-    def __post_init__(self) -> None:
-        if not self.first and not self.last:
-            raise ValueError("from or to must be above 0")
-
-    def times(self, chance: random.Random) -> Iterator[float]:
-        """See `Arrivals`."""
-        return _thinned(self._rate, max(self.first, self.last), self.duration, chance)
-
-    def _rate(self, time: float) -> float:
-        return self.first + (self.last - self.first) * time / self.duration
-
-
-@dataclass(frozen=True)
-class Steps:
-    """One rate after the other, each for the same time."""
-
-    rates: tuple[float, ...]
-    each: float
-
-    def __post_init__(self) -> None:
-        if not any(self.rates):
-            raise ValueError("one of rates must be above 0")
-
-    @property
-    def duration(self) -> float:
-        """See `Arrivals`."""
-        return self.each * len(self.rates)
-
-    def times(self, chance: random.Random) -> Iterator[float]:
-        """See `Arrivals`."""
-        return _thinned(self._rate, max(self.rates), self.duration, chance)
-
-    def _rate(self, time: float) -> float:
-        return self.rates[int(time / self.each)]
-
-
-@dataclass(frozen=True)
-class Burst:
-    """A rate that jumps to its peak at the end of each period."""
-
-    base: float
-    peak: float
-    every: float
-    length: float
-    duration: float
-
-    def __post_init__(self) -> None:
-        if self.base > self.peak:
-            raise ValueError(f"base={self.base:g} must not exceed peak={self.peak:g}")
-        if self.length > self.every:
-            raise ValueError(f"length ({self.length:g} s) must not exceed every ({self.every:g} s)")
-
-    def times(self, chance: random.Random) -> Iterator[float]:
-        """See `Arrivals`."""
-        return _thinned(self._rate, self.peak, self.duration, chance)
-
-    def _rate(self, time: float) -> float:
-        return self.peak if time % self.every >= self.every - self.length else self.base
-
-
-_DAY = 86400.0
-
-
-@dataclass(frozen=True)
-class Day:
-    """A sinusoid with a period of 24 hours that begins in its trough."""
-
-    trough: float
-    peak: float
-    duration: float
-
-    def __post_init__(self) -> None:
-        if self.trough > self.peak:
-            raise ValueError(f"trough={self.trough:g} must not exceed peak={self.peak:g}")
-
-    def times(self, chance: random.Random) -> Iterator[float]:
-        """See `Arrivals`."""
-        return _thinned(self._rate, self.peak, self.duration, chance)
-
-    def _rate(self, time: float) -> float:
-        return self.trough + (self.peak - self.trough) * (1 - math.cos(2 * math.pi * time / _DAY)) / 2
 
 
 # --- traffic ------------------------------------------------------------------------------------------------
@@ -275,23 +144,31 @@ _COLUMNS = ("seconds", "prompt_tokens", "output_tokens")
 
 def _rows(path: Path) -> Iterator[Request]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
+        try:
+            yield from _read(path, csv.DictReader(file, skipinitialspace=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: no CSV file with commas, in UTF-8 ({error})") from None
+
+
+def _read(path: Path, reader: csv.DictReader[str]) -> Iterator[Request]:
+    found = reader.fieldnames or ()
+    missing = [column for column in _COLUMNS if column not in found]
+    if missing:
+        raise ValueError(
+            f"{path}, line 1: no column {', '.join(missing)} in {', '.join(found) or 'an empty file'}; "
+            f"the columns are {', '.join(_COLUMNS)}, with commas between them"
+        )
+    before = 0.0
+    for row in reader:
+        at = _cell(path, reader.line_num, row, "seconds", lambda text: _number(text, 0, above=False))
+        if at < before:
             raise ValueError(
-                f"{path}, line 1: no column {', '.join(missing)}; the columns are {', '.join(_COLUMNS)}"
+                f"{path}, line {reader.line_num}, seconds = {at:g}: must not be before {before:g}, "
+                "the time of the line above"
             )
-        before = 0.0
-        for row in reader:
-            at = _cell(path, reader.line_num, row, "seconds", lambda text: _number(text, 0, above=False))
-            if at < before:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}, seconds = {at:g}: must not be before {before:g}, "
-                    "the time of the line above"
-                )
-            before = at
-            prompt, output = (_cell(path, reader.line_num, row, name, _count) for name in _COLUMNS[1:])
-            yield Request(at, prompt, output)
+        before = at
+        prompt, output = (_cell(path, reader.line_num, row, name, _count) for name in _COLUMNS[1:])
+        yield Request(at, prompt, output)
 
 
 def _cell(
@@ -377,6 +254,10 @@ Traffic = OpenLoop | ClosedLoop
 # --- syntax -------------------------------------------------------------------------------------------------
 
 
+_MOST_PER_SECOND = 100_000.0
+"""More than any client sends or fleet takes; with far higher ones time would stand still, as a float."""
+
+
 def _number(text: str, least: float, above: bool) -> float:
     try:
         value = float(text)
@@ -388,11 +269,17 @@ def _number(text: str, least: float, above: bool) -> float:
 
 
 def _rate(text: str) -> float:
-    return _number(text, 0, above=True)
+    return _bounded(_number(text, 0, above=True))
 
 
 def _low_rate(text: str) -> float:
-    return _number(text, 0, above=False)
+    return _bounded(_number(text, 0, above=False))
+
+
+def _bounded(rate: float) -> float:
+    if rate > _MOST_PER_SECOND:
+        raise ValueError(f"must be at most {_MOST_PER_SECOND:.0f} a second")
+    return rate
 
 
 def _whole(text: str, least: int) -> int:
@@ -491,19 +378,25 @@ def parse(text: str) -> Traffic:
     Rates are requests per second; `prompt=` and `output=` are median tokens (default: a chat), `shared=` the
     length of a system prompt that all prompts begin with (default 0). A CSV file has the columns seconds,
     prompt_tokens and output_tokens. Raises ValueError that names the word, its value and what is allowed,
-    and for a file line and column; OSError for a file that cannot be read.
+    and for a file line and column.
     """
     word, _, rest = text.strip().partition(":")
     if word == _CSV:
         recorded = Recorded(text, Path(rest).expanduser())
-        recorded.duration  # noqa: B018  reads the whole file: a mistake shows now, not after an hour
+        try:
+            recorded.duration  # noqa: B018  reads the whole file: a mistake shows now, not after an hour
+        except OSError as error:
+            raise ValueError(
+                f"traffic {text!r}: {error.strerror}; a CSV file with the columns {', '.join(_COLUMNS)} is "
+                "needed"
+            ) from None
         return recorded
     if word not in _KINDS:
         raise ValueError(f"traffic {text!r}: one of {', '.join(_KINDS)}, {_CSV}; such as {_examples()}")
     kind = _KINDS[word]
     known = {**kind.options, **kind.optional}
     values: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
+    for part in filter(None, map(str.strip, rest.split(","))):
         name, _, value = part.partition("=")
         if name not in known:
             raise ValueError(

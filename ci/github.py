@@ -11,6 +11,9 @@ import httpx
 
 _PER_PAGE = 100
 _TIMEOUT = 30.0
+_WRITER = "github-actions[bot]"
+"""Who writes with the token of a workflow's job. Only such texts are written over: whoever has written a text
+may change it afterwards, and would have the report in a comment of theirs."""
 
 
 class GithubError(Exception):
@@ -39,22 +42,22 @@ class Repository:
         return cls(api.rstrip("/"), environment["GITHUB_REPOSITORY"], environment["GITHUB_TOKEN"])
 
     def comment(self, pull_request: int, marker: str, text: str) -> str:
-        """Writes the comment that begins with `marker`, over the one from before; returns its URL.
+        """Writes the comment that begins with `marker`, over the one of an earlier run; returns its URL.
 
         Needs the permission `pull-requests: write`.
         """
         for comment in self._all(f"/issues/{pull_request}/comments"):
-            if str(comment.get("body")).startswith(marker):
+            if _is_ours(comment, marker):
                 return self._send("PATCH", f"/issues/comments/{comment['id']}", {"body": text})
         return self._send("POST", f"/issues/{pull_request}/comments", {"body": text})
 
     def issue(self, title: str, marker: str, text: str) -> str:
-        """Opens an issue that begins with `marker`, or writes over the open one; returns its URL.
+        """Opens an issue that begins with `marker`, or writes over the open one of an earlier run.
 
-        Needs the permission `issues: write`.
+        Returns its URL. Needs the permission `issues: write`.
         """
         for issue in self._all("/issues", state="open"):
-            if "pull_request" not in issue and str(issue.get("body")).startswith(marker):
+            if "pull_request" not in issue and _is_ours(issue, marker):
                 return self._send("PATCH", f"/issues/{issue['number']}", {"body": text})
         return self._send("POST", "/issues", {"title": title, "body": text})
 
@@ -81,3 +84,8 @@ class Repository:
             return answer.json()
         hint = " (does the job have the permission?)" if answer.status_code in (403, 404) else ""
         raise GithubError(f"{method} {url}: HTTP {answer.status_code}{hint}: {answer.text[:300]}")
+
+
+def _is_ours(written: Mapping[str, Any], marker: str) -> bool:
+    author = written.get("user") or {}
+    return author.get("login") == _WRITER and str(written.get("body")).startswith(marker)

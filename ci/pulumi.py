@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,11 +87,24 @@ def _run(*arguments: str) -> Outcome:
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "events.json")
         command = [pulumi, *arguments, "--non-interactive", "--event-log", str(log)]
-        status = subprocess.run(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, check=False
-        ).returncode
+        with _left_to_the_engine():
+            status = subprocess.call(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return Outcome(status, report.read(map(json.loads, lines)))
+
+
+@contextmanager
+def _left_to_the_engine() -> Iterator[None]:
+    """Ctrl-C goes to the engine as well, which ends the steps under way and gives back the lock.
+
+    `subprocess` would kill it a quarter of a second later, with the update half done.
+    """
+    # A handler, since a signal that is ignored would be ignored by the engine, too.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def cli() -> tuple[str, dict[str, str]]:

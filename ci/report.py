@@ -1,6 +1,7 @@
 """Markdown about one run of the Pulumi engine, from its event log: changes, costs, policies, errors.
 
 Pure. The engine writes secrets as `[secret]` into its events; `text` hides what looks like a token besides.
+Names and values come from whoever wrote the change: nothing of them is Markdown or HTML in the text.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Final, Literal
 
 from pulumi.runtime.rpc import UNKNOWN
@@ -36,6 +37,8 @@ _LONGEST_VALUE: Final = 60
 _ROOM: Final = {"errors": 20_000, "violations": 14_000, "warnings": 4_000, "notes": 8_000}
 """Bytes of the parts; changes take what is left."""
 _MOST_PROPERTIES: Final = 6
+_ESCAPES: Final = {ord(sign): f"&#{ord(sign)};" for sign in "&<>\"'|\\`*_~[]()!#"}
+"""What could be a tag, a link, an image or emphasis, which code type does not prevent in HTML."""
 
 
 @dataclass(frozen=True)
@@ -201,15 +204,27 @@ def text(
 
     `ok` is false when the engine failed; a drift check fails by finding drift. What does not fit is counted.
     """
+    run = _hidden(run, secrets)
     head = [marker(kind, stack), f"### {_headline(kind, stack, run, ok)}", *_errors(run, ok)]
     if kind != "drift check":
         head += [*_costs_table(run), *_policies(run), *_warnings(run)]
     tail = [*_notes(run), footer]
     room = LIMIT - sum(_size(part) + 2 for part in (*head, *tail)) - 200
     parts = [*head, _table(run.changes, room), *tail]
-    shown = redact("\n\n".join(filter(None, parts)), secrets).encode()
-    # Three stars may be longer than what they hide.
-    return shown[: LIMIT - 1].decode(errors="ignore") + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _hidden(value: Any, secrets: Collection[str]) -> Any:
+    """The same with no secret in any text; before texts are escaped, which would change secrets, too."""
+    if isinstance(value, str):
+        return redact(value, secrets)
+    if isinstance(value, tuple):
+        return tuple(_hidden(part, secrets) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{one.name: _hidden(getattr(value, one.name), secrets) for one in fields(value)}
+        )
+    return value
 
 
 def marker(kind: Kind, stack: str) -> str:
@@ -318,15 +333,18 @@ def _block(text: str, room: int) -> str:
 
 
 def _code(text: str) -> str:
-    """A short text in code type, in a cell of a table: neither mention nor link nor the cell's end."""
+    """A short text in code type, in a cell of a table."""
     return f"<code>{_cell(text)}</code>" if text else ""
 
 
 def _cell(text: str) -> str:
+    """A short text in a cell of a table: neither mention nor link nor image nor the cell's end."""
     shown = " ".join(text.split())
     shown = shown if len(shown) <= 4 * _LONGEST_VALUE else f"{shown[: 4 * _LONGEST_VALUE]}…"
-    # Zero width space: a mention would notify somebody.
-    return html.escape(shown, quote=False).replace("|", "&#124;").replace("@", "@\u200b")
+    # Zero width space: GitHub looks for mentions and numbers of issues in what has been rendered.
+    shown = shown.translate(_ESCAPES).replace("@", "@\u200b").replace("&#35;", "&#35;\u200b")
+    # Else an address would be made a link.
+    return shown.replace("://", "&#58;//").replace("www.", "www&#46;")
 
 
 def unfollowable(plan: Mapping[str, Any]) -> list[str]:

@@ -141,10 +141,9 @@ def _notes(endpoint: EndpointSettings, items: tuple[Item, ...]) -> Iterator[str]
     if not endpoint.delete_before_replace:
         yield "On top while a new app replaces this one: its replicas a second time."
     dates = [item.price.date for item in items if item.price is not None]
-    yield (
-        f"A month has {HOURS_PER_MONTH} hours; traffic, registry and object storage are left out. "
-        f"Prices of {min(dates)} to {max(dates)}, from components/prices.json."
-    )
+    # In a region with prices of its own, of a flavor that is not in the file, there is none.
+    known = f" Prices of {min(dates)} to {max(dates)}, from components/prices.json." if dates else ""
+    yield f"A month has {HOURS_PER_MONTH} hours; traffic, registry and object storage are left out.{known}"
 
 
 def _row(name: str, eur_per_hour: tuple[float, float] | None) -> tuple[str, ...]:

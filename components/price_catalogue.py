@@ -176,7 +176,7 @@ def fetch(url: str) -> Catalogue:
         response.raise_for_status()
     except httpx.HTTPStatusError as error:
         raise CatalogueError(f"{address} answers {error.response.status_code}") from None
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise CatalogueError(f"{address} cannot be reached: {error}") from None
     return read(response.content, address)
 
@@ -202,10 +202,10 @@ def main(file: Path = FILE) -> int:
         )
         if not found.read:
             raise CatalogueError(f"{url}{_PATH} knows none of the plan codes in {file.name}")
-    except (CatalogueError, CredentialsError) as error:
+        write(found.prices, file)
+    except (CatalogueError, CredentialsError, OSError) as error:
         sys.stderr.write(f"{error}.\n{file.name} stays as it is.\n")
         return 1
-    write(found.prices, file)
     summary = (
         f"{file.name}: {found.read} prices read, {len(found.changed)} of them new, {len(found.kept)} kept."
     )

@@ -1,9 +1,13 @@
-"""`python -m doctor STACK`: prints what was found; the exit status is 1 when there is a problem."""
+"""`python -m doctor STACK`: prints what was found.
+
+The exit status is 1 when there is a problem, 130 after Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -49,7 +53,11 @@ def main() -> int:
     """Prints the findings about one stack."""
     parser = argparse.ArgumentParser(prog="python -m doctor", description=__doc__)
     parser.add_argument("stack")
-    findings = list(examine(parser.parse_args().stack))
+    stack = parser.parse_args().stack
+    try:
+        findings = list(examine(stack))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     sys.stdout.write(f"{table(findings)}\n")
     return int(any(finding.level == "problem" for finding in findings))
 

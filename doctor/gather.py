@@ -178,7 +178,9 @@ def model(name: str, token: str, endpoint: str) -> Answer:
             if token:
                 known = client.get(f"{endpoint}/api/whoami-v2").status_code != 401
             answer = client.get(f"{endpoint}/api/models/{quote(name)}/auth-check")
-    except httpx.HTTPError as error:
+    except UnicodeError:
+        return Answer(trouble="the Hugging Face token holds a letter that no token has: copy it again")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Answer(trouble=redact(f"no answer from {endpoint}: {error}", (token,)))
     return Answer(Access(answer.status_code, answer.headers.get("X-Error-Code", ""), known))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime
+import math
 import signal
 import sys
 from contextlib import suppress
@@ -19,7 +20,8 @@ from rich.console import Console
 
 from autoscaling import traffic
 from autoscaling.traffic import ClosedLoop, OpenLoop, Traffic
-from loadtest import files, load, progress, report, results
+from dashboards.page import files
+from loadtest import load, progress, report, results
 from loadtest import replicas as platform
 from loadtest import target as targets
 from loadtest.client import (
@@ -54,6 +56,11 @@ class Plan:
     output: Path | None
     """Without suffix; None: named after the time of the begin."""
 
+    def files(self, began: datetime.datetime) -> tuple[Path, Path]:
+        """The JSON and the page of a test."""
+        base = self.output or Path(f"loadtest-{began:%Y%m%d-%H%M%S}")
+        return base.with_name(f"{base.name}.json"), base.with_name(f"{base.name}.html")
+
 
 async def test(plan: Plan, console: Console) -> int:
     """Runs the test, writes its files and prints what came out; the exit status."""
@@ -80,7 +87,7 @@ async def test(plan: Plan, console: Console) -> int:
             with suppress(asyncio.CancelledError):
                 await watcher
     facts = Facts(began, target.base_url, listed.model, plan.traffic, plan.seed, plan.stream, plan.objectives)
-    completed = _conclude(facts, recording, seen, plan.output, console)
+    completed = _conclude(facts, recording, seen, plan.files(began), console)
     if refused is not None:
         console.print(str(refused), style="red", soft_wrap=True)
         return 1
@@ -104,16 +111,15 @@ def _stopped_by_signals() -> asyncio.Event:
 
 
 def _conclude(
-    facts: Facts, recording: Recording, seen: Replicas, output: Path | None, console: Console
+    facts: Facts, recording: Recording, seen: Replicas, written: tuple[Path, Path], console: Console
 ) -> int:
     """Writes the files, prints the result; how many requests succeeded."""
     outcome = results.result(recording, facts.objectives)
     console.print(progress.summary(outcome, seen), soft_wrap=True)
-    base = output or Path(f"loadtest-{facts.began:%Y%m%d-%H%M%S}")
     if outcome.answers or recording.unfinished:
-        json_file, page = base.with_name(f"{base.name}.json"), base.with_name(f"{base.name}.html")
+        json_file, page = written
         document = results.document(facts, outcome, seen)
-        files.write(json_file, files.result_json(document, outcome.answers))
+        files.write(json_file, results.to_json(document, outcome.answers))
         files.write(page, [report.page(facts, outcome, seen).html])
         console.print(f"{json_file}, {page.resolve().as_uri()}", soft_wrap=True)
     return outcome.completed
@@ -126,8 +132,11 @@ def _planned(chosen: Traffic) -> str:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text}: a number of seconds above 0 is needed")
     return value
 
@@ -146,7 +155,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
     objectives = given or dict(target.objectives)
     if not arguments.stream:
         objectives = {name: limit for name, limit in objectives.items() if name == "e2el"}
-    return Plan(
+    planned = Plan(
         target,
         chosen,
         arguments.seed,
@@ -155,6 +164,9 @@ def plan(arguments: argparse.Namespace) -> Plan:
         objectives,
         arguments.output,
     )
+    for file in planned.files(datetime.datetime.now().astimezone()):
+        files.check(file)
+    return planned
 
 
 def main() -> int:
@@ -194,6 +206,8 @@ def main() -> int:
     console = Console(highlight=False, markup=False)
     try:
         planned = plan(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except (ValueError, OSError) as error:
         parser.error(str(error))
     except TargetError as error:

@@ -19,7 +19,7 @@ import aiohttp
 from autoscaling.traffic import ARTICLE_MAX_TOKENS, ARTICLE_TEMPERATURE, Request
 from components.ai_deploy.redact import redact
 from loadtest.prompts import Prompts
-from loadtest.stream import ErrorInStreamError, Stream, StreamError, error_text, has_content
+from loadtest.stream import ErrorInStreamError, Stream, StreamError, counted, error_text, has_content
 
 CONNECTION = "connection"
 TIMEOUT = "timeout"
@@ -32,6 +32,8 @@ EMPTY = "empty answer"
 _KEEP_ALIVE_SECONDS = 4.0
 """Below the 5 s after which vLLM closes a connection that is idle (VLLM_HTTP_TIMEOUT_KEEP_ALIVE): a request
 on one that the server closes in this moment would fail, and not for the load."""
+_READ_OF_ERRORS = 4096
+"""Bytes of an answer that is an error: more than are shown, so that no token is cut before it is found."""
 _LONGEST_MESSAGE = 300
 _LISTED_SECONDS = 30.0
 
@@ -145,6 +147,11 @@ async def look(http: aiohttp.ClientSession, endpoint: Endpoint) -> Listed:
             status, body = response.status, await response.read()
     except TimeoutError:
         raise TargetError(f"{url}: no answer within {_LISTED_SECONDS:g} s") from None
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise TargetError(
+            f"{url}: the certificate is not trusted: {error.certificate_error}. If the server is yours, set "
+            "SSL_CERT_FILE to the file of the authority that signed it"
+        ) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise TargetError(f"{url}: no answer: {_named(error)}") from None
     if status in (401, 403):
@@ -155,6 +162,11 @@ async def look(http: aiohttp.ClientSession, endpoint: Endpoint) -> Listed:
     except (ValueError, KeyError, TypeError, AttributeError):
         if endpoint.model and status in (404, 405, 501):
             return Listed(endpoint.model, vllm=False)  # not every server lists its models
+        if 300 <= status < 400:
+            raise TargetError(
+                f"{url}: HTTP {status}, sent elsewhere: to a login page, because the token is missing or not "
+                "accepted, or from http:// to https://"
+            ) from None
         raise TargetError(
             f"{url}: HTTP {status} without a list of models: {_excerpt(body, endpoint)}. "
             "Is it the base URL of an OpenAI-compatible API, such as https://host/v1? "
@@ -249,7 +261,7 @@ class Client:
             content_type = response.headers.get("Content-Type", "")
             wanted = "text/event-stream" if self._endpoint.stream else "application/json"
             if not content_type.lower().startswith(wanted):
-                beginning = _excerpt(await response.content.read(_LONGEST_MESSAGE), self._endpoint)
+                beginning = _excerpt(await response.content.read(_READ_OF_ERRORS), self._endpoint)
                 raise _FailedError(
                     NOT_THE_API, f"HTTP 200 with {content_type or 'no content type'}: {beginning}"
                 )
@@ -265,13 +277,13 @@ class Client:
     async def _stream(self, content: aiohttp.StreamReader, answer: Answer) -> None:
         stream, clock, read = Stream(), self._clock, content.readany
         begin = self.began + answer.start
-        counted = 0
+        known = 0
         try:
             while data := await read():
                 stream.feed(data, clock())
                 chunks = stream.chunks
-                self.tokens += chunks - counted
-                counted = chunks
+                self.tokens += chunks - known
+                known = chunks
         finally:
             if stream.first is not None:
                 answer.ttft = stream.first - begin
@@ -286,16 +298,17 @@ class Client:
     def _whole(self, data: bytes, answer: Answer) -> None:
         answer.latency = self.now() - answer.start
         body = json.loads(data)
-        if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
+        usage = (body.get("usage") or {}) if isinstance(body, dict) else None
+        if not isinstance(usage, dict) or not isinstance(body.get("choices"), list):
             raise _FailedError(NOT_THE_API, f"no choices in the answer: {_excerpt(data, self._endpoint)}")
         if not any(map(has_content, body["choices"])):
             raise _FailedError(EMPTY, "the answer held no content")
-        self._count(answer, body.get("usage") or {}, 1)
+        self._count(answer, usage, 1)
         self.tokens += answer.output_tokens
 
     def _count(self, answer: Answer, usage: Mapping[str, Any], least: int) -> None:
-        answer.output_tokens = int(usage.get("completion_tokens") or least)
-        answer.prompt_tokens = int(usage.get("prompt_tokens") or answer.prompt_tokens)
+        answer.output_tokens = counted(usage, "completion_tokens") or least
+        answer.prompt_tokens = counted(usage, "prompt_tokens") or answer.prompt_tokens
 
     async def _unsuccessful(self, response: aiohttp.ClientResponse) -> Exception:
         status = response.status
@@ -304,12 +317,13 @@ class Client:
         if 300 <= status < 400:
             # Where a platform sends browsers that have no valid token.
             return _FailedError(NOT_THE_API, f"HTTP {status}: sent elsewhere, as to a login page")
-        body = await response.content.read(4096)
+        body = await response.content.read(_READ_OF_ERRORS)
         return _FailedError(f"HTTP {status}", _excerpt(body, self._endpoint))
 
     def _fail(self, answer: Answer, kind: str, text: str) -> None:
         answer.kind = kind
-        answer.error = redact(f"{kind}: {text}"[:_LONGEST_MESSAGE], (self._endpoint.token,))
+        # Cut afterwards: half a token would not be found.
+        answer.error = redact(f"{kind}: {text}", (self._endpoint.token,))[:_LONGEST_MESSAGE]
         answer.latency = self.now() - answer.start
         answer.output_tokens = 0
 
@@ -329,8 +343,8 @@ def _excerpt(body: bytes, endpoint: Endpoint) -> str:
         text = error_text(json.loads(body))
     except ValueError:
         text = ""
-    text = text or " ".join(body[:_LONGEST_MESSAGE].decode(errors="replace").split()) or "an empty answer"
-    return redact(text, (endpoint.token,))
+    text = text or " ".join(body.decode(errors="replace").split()) or "an empty answer"
+    return redact(text, (endpoint.token,))[:_LONGEST_MESSAGE]
 
 
 def _named(error: Exception) -> str:

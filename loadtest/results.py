@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -189,7 +190,9 @@ def document(facts: Facts, outcome: Result, replicas: Replicas) -> dict[str, Any
     """The result as JSON, without the gaps of each request (`itls`), which are most of it."""
     recording, answers, traffic = outcome.recording, outcome.answers, facts.traffic
     closed = isinstance(traffic, ClosedLoop)
-    rate = "inf" if isinstance(traffic, ClosedLoop) else len(answers) / (traffic.duration or 1)
+    sent = len(answers) + recording.unfinished
+    # What was ended early has sent for no longer than it ran.
+    seconds = 0.0 if isinstance(traffic, ClosedLoop) else min(traffic.duration, recording.duration)
     lags = Summary.of(answer.lag for answer in answers)
     return {
         "date": f"{facts.began:%Y%m%d-%H%M%S}",
@@ -198,8 +201,8 @@ def document(facts: Facts, outcome: Result, replicas: Replicas) -> dict[str, Any
         "label": None,
         "model_id": facts.model,
         "tokenizer_id": None,
-        "num_prompts": len(answers) + recording.unfinished,
-        "request_rate": rate,
+        "num_prompts": sent,
+        "request_rate": "inf" if closed else sent / (seconds or 1),
         "max_concurrency": traffic.workers if isinstance(traffic, ClosedLoop) else None,
         "duration": recording.duration,
         "completed": outcome.completed,
@@ -245,6 +248,16 @@ def document(facts: Facts, outcome: Result, replicas: Replicas) -> dict[str, Any
         "lags": [round(answer.lag, 6) for answer in answers],
         "errors": [answer.error for answer in answers],
     }
+
+
+def to_json(document: Mapping[str, Any], answers: Iterable[Answer]) -> Iterator[str]:
+    """The JSON of a result with the gaps of each request, which are too many to be put together first."""
+    yield json.dumps(document, allow_nan=False)[:-1]
+    yield ', "itls": ['
+    for number, answer in enumerate(answers):
+        gaps = () if answer.kind else answer.gaps
+        yield f"{', ' if number else ''}[{', '.join(f'{gap:.4g}' for gap in gaps)}]"
+    yield "]}\n"
 
 
 def token_rates(recording: Recording) -> Iterator[tuple[float, float]]:

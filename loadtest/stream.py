@@ -93,8 +93,11 @@ class Stream:
             raise StreamError(f"an event that is no JSON object: {_shown(data)}")
         if value.get("error"):
             raise ErrorInStreamError(error_text(value) or _shown(data))
-        self.usage = value.get("usage") or self.usage
-        for choice in value.get("choices") or ():
+        usage, choices = value.get("usage"), value.get("choices") or []
+        if not isinstance(choices, list) or not isinstance(usage or {}, dict):
+            raise StreamError(f"choices or usage of another type: {_shown(data)}")
+        self.usage = usage or self.usage
+        for choice in choices:
             if self.first is not None:
                 self._add(1, now)
             elif has_content(choice):
@@ -102,10 +105,19 @@ class Stream:
         self.last = now
 
 
-def has_content(choice: Mapping[str, Any]) -> bool:
-    """Whether a choice of an answer, streamed or not, has any content."""
-    part = choice.get("delta") or choice.get("message") or choice
-    return any(part.get(name) for name in _PARTS)
+def has_content(choice: object) -> bool:
+    """Whether a choice of an answer, streamed or not, has any content; raises StreamError if it is none."""
+    if isinstance(choice, dict):
+        part = choice.get("delta") or choice.get("message") or choice
+        if isinstance(part, dict):
+            return any(part.get(name) for name in _PARTS)
+    raise StreamError(f"a choice that is none: {json.dumps(choice)}")
+
+
+def counted(usage: Mapping[str, Any], name: str) -> int:
+    """A count of `usage`, 0 where the server gives no number."""
+    value = usage.get(name)
+    return value if isinstance(value, int) else 0
 
 
 def error_text(body: object) -> str:
@@ -118,4 +130,4 @@ def error_text(body: object) -> str:
 
 
 def _shown(data: bytes) -> str:
-    return data[:200].decode(errors="replace")
+    return data.decode(errors="replace")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -47,16 +48,35 @@ class Target:
 
 def url(base_url: str, model: str, environment: Mapping[str, str] = os.environ) -> Target:
     """An OpenAI-compatible API; the token is in the environment. Raises TargetError."""
-    if not re.match(r"https?://[^/]", base_url):
+    if re.search(r"[@?#]", base_url):
+        # Not repeated: it may hold a password, which would be in the result's files, too.
+        raise TargetError(
+            "URL: user names, passwords and parameters have no place in it; the token is read from "
+            f"{' or '.join(TOKEN_VARIABLES)} in the environment"
+        )
+    if not _is_address(base_url):
         raise TargetError(
             f"URL {base_url!r}: an http:// or https:// address is needed, such as https://host/v1"
         )
-    token = next((environment[name] for name in TOKEN_VARIABLES if environment.get(name)), "")
+    variable = next((name for name in TOKEN_VARIABLES if environment.get(name)), "")
+    token = environment[variable] if variable else ""
+    if not re.fullmatch(r"[!-~]*", token):
+        raise TargetError(
+            f"{variable} holds a space, a line's end or a letter that no token has: copy the token again"
+        )
     base_url = re.sub(r"/chat/completions/?$", "", base_url).rstrip("/")
     sources = []
     if token and (app := _APP_HOST.match(base_url)):
         sources.append(native_api(f"https://{app['region']}.{app['platform']}", token, app["id"]))
     return Target(base_url, token, model, replicas=tuple(sources))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        address = urlsplit(text)
+        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+    except ValueError:  # brackets, or a port above 65535
+        return False
 
 
 def sandbox(path: Path = SANDBOX_ENVIRONMENT) -> Target:

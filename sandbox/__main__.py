@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from dashboards.page import render
+from dashboards.page import files, render
 from dashboards.page.grafana import seconds
 from sandbox import drill, smoke
 from sandbox.console import Console
@@ -97,7 +97,7 @@ def dashboards(sandbox: Sandbox, console: Console, output: Path | None, seconds:
     path = output or sandbox.folder.dashboards
     try:
         page = render(sandbox.dashboards()[0], addresses[0].prometheus, seconds=seconds)
-        path.write_text(page.html, encoding="utf-8")
+        files.write(path, [page.html])
     except (OSError, ValueError) as error:
         raise ProcessError(f"no page of the dashboards: {error}") from error
     for line in page.remarks():
@@ -164,9 +164,10 @@ def main() -> int:
         sys.stderr.write(f"no answer from {error.request.url}: {error}; the log is {sandbox.folder.log}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(
-            "\ninterrupted: `make sandbox` goes on from here, `make sandbox-down` removes everything\n"
-        )
+        hint = ": `make sandbox` goes on from here, `make sandbox-down` removes everything"
+        if arguments.command == "drill":
+            hint = ""  # its sandbox is gone by now, and no other one was touched
+        sys.stderr.write(f"\ninterrupted{hint}\n")
         return 128 + signal.SIGINT
     return 0
 

@@ -181,7 +181,9 @@ class Sandbox:
 
 
 def _is_command(process: processes.Process) -> bool:
-    return process.command[1:3] == ("-m", "sandbox") and not {"status", "dashboards", "drill"} & set(process.command)
+    return process.command[1:3] == ("-m", "sandbox") and not {"status", "dashboards", "drill"} & set(
+        process.command
+    )
 
 
 def _is_cloud(process: processes.Process) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from dashboards.page import grafana, render
+from dashboards.page import files, grafana, render
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
     try:
         texts = {str(path): path.read_text(encoding="utf-8") for path in arguments.dashboards}
         page = render(texts, arguments.prometheus, seconds=arguments.range)
-        arguments.output.write_text(page.html, encoding="utf-8")
+        files.write(arguments.output, [page.html])
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -53,6 +53,7 @@ def stack(**changes: Any) -> Stack:
         eur_per_replica_hour=6.0,
         most_replicas=3,
         speed="round numbers",
+        known_model=True,
     )
 
 

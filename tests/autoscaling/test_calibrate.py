@@ -154,6 +154,22 @@ def test_the_printed_lines_are_a_calibration(
     assert (parameters.kv_blocks, parameters.attention_pair_seconds) == (100, 0.0)
 
 
+def test_details_that_are_no_numbers_are_told(result: Mapping[str, Any]) -> None:
+    for changes in ({"ttfts": ["soon", *result["ttfts"][1:]]}, {"itls": [1.0] * len(result["itls"])}):
+        with pytest.raises(CalibrationError, match="request 0 of those with an answer has no numbers"):
+            calibrate({**result, **changes}, "result.json")
+    assert calibrate({**result, "replicas": 1}, "result.json") == calibrate(result, "result.json")
+
+
+def test_a_calibration_that_makes_no_sense_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text('{"step_seconds": -1}')
+    with pytest.raises(CalibrationError) as error:
+        read(path)
+    assert "\n" not in str(error.value)
+    assert "pydantic" not in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"step_seconds": 1}'])
 def test_a_file_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     path = tmp_path / "file.json"
@@ -162,4 +178,6 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixtu
         read(path)
     assert main([str(path)]) == 1
     assert capsys.readouterr().err.startswith(f"{path}: ")
+    with pytest.raises(CalibrationError, match=r"nothing\.json: no calibration.*No such file"):
+        read(tmp_path / "nothing.json")
     assert main([str(tmp_path / "nothing.json")]) == 1

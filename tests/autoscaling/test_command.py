@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,8 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "traffic": (["--stack", "prod", "--traffic", "storm"], ["'storm'", "one of article, poisson"]),
     "number": (["--stack", "prod", "--traffic", "poisson:rate=no,for=1h"], ["rate=no", "number above 0"]),
     "recording": (["--stack", "prod", "--traffic", "csv:/nowhere.csv"], ["/nowhere.csv"]),
+    "page": (["--stack", "prod", "--output", "/nowhere/a.html"], ["--output /nowhere/a.html", "no folder"]),
+    "numbers": (["--stack", "prod", "--json", "/nowhere/a.json"], ["--json /nowhere/a.json", "no folder"]),
 }
 
 
@@ -50,6 +53,19 @@ def test_a_mistake_is_one_message_without_traceback(
     captured = capsys.readouterr()
     assert all(part in captured.err for part in parts), captured.err
     assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_was_ended_from_outside_is_one_message(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def ended(*_: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("autoscaling.rehearsal.rehearse", ended)
+    assert main(["--stack", "prod", "--traffic", SHORT]) == 1
+    assert "for want of memory" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

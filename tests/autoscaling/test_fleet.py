@@ -105,6 +105,25 @@ def test_a_scale_up_is_split_into_what_it_waited_for() -> None:
     assert (before.ready, before.starting, after.ready, after.starting) == (1, 2, 3, 0)
 
 
+def test_a_scale_up_whose_first_replica_goes_again_is_served_by_its_second() -> None:
+    """Three are asked for at once and then two, while both still start: the one that is left serves."""
+    scaler = ScalerSettings(1, 3, 50, scale_down_stabilization_seconds=0)
+    many = [Request(10.0, 1, 3_000) for _ in range(40)] + [Request(10.0, 1, 10**5) for _ in range(80)]
+    found = run(fleet(engine(0.02), scaler), Listed(tuple(many)))
+    (up,) = found.scale_ups
+    assert (found.scale_downs[0].before, found.scale_downs[0].after) == (3, 2)
+    assert found.scale_downs[0].time < 15 + 60 + 100
+    assert max(row.ready for row in found.timeline) == 2
+    assert up.ready == 175
+    assert up.seconds == pytest.approx(sum(seconds for _, seconds in up.parts))
+
+
+def test_a_request_that_is_longer_than_the_model_takes_is_refused() -> None:
+    """vLLM answers 400; the others are served."""
+    found = run(fleet(engine(0.02), longest=100), Listed((Request(0.0, 90, 11), Request(0.0, 90, 10))))
+    assert (found.requests, found.completed, found.refused, found.too_long) == (2, 1, 1, 1)
+
+
 def test_the_crossing_is_found_between_two_polls() -> None:
     """Requests come one second apart and stay: 55 of them, 10 % more than 50, run from the 54th second on."""
     steady = Listed(tuple(Request(float(at), 1, 10_000) for at in range(70)))
@@ -204,6 +223,10 @@ def test_whatever_the_settings_bounds_quota_and_requests_are_kept(
         assert row.ready + row.starting == min(row.asked, row.ready + row.starting)
     assert sum(row.requests for row in found.timeline) <= found.requests
     assert [row.time for row in found.timeline] == sorted({row.time for row in found.timeline})
+    for up in found.scale_ups:
+        assert all(seconds >= 0 for _, seconds in up.parts)
+        if up.seconds is not None:
+            assert up.seconds == pytest.approx(sum(seconds for _, seconds in up.parts))
     for lifetime in found.lifetimes:
         assert 0 <= lifetime.allocated <= lifetime.released <= found.seconds
     assert len(found.lifetimes) >= scaler.replicas_min
@@ -292,7 +315,10 @@ def test_a_refused_request_is_outside_the_objectives() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: fleet(engine(0.1), metric="vllm:nothing"), "metric 'vllm:nothing': only vllm:num_requests"),
+        (
+            lambda: fleet(engine(0.1), metric="vllm:nothing"),
+            "scalingMetric 'vllm:nothing': only vllm:num_requests",
+        ),
         (lambda: fleet(engine(0.1), fixed(3), gpus_per_replica=2, gpu_quota=4), "GPU quota 4: .* needs 6"),
         (
             lambda: fleet(engine(0.1), liveness=Probe(port=8000, initial_delay_seconds=60)),

@@ -160,6 +160,19 @@ def test_the_verdict_when_they_are_never_asked_for() -> None:
     )
 
 
+def test_requests_that_found_nobody_are_not_the_metric() -> None:
+    woken = [row(15, 0, 1, metric=47), row(30, 1, 1, metric=2)]
+    verdict = answer(dataclasses.replace(OUTCOME, timeline=woken), PLAN, SCALER).verdict
+    assert "rises to 2 at most" in verdict
+
+
+def test_requests_that_are_too_long_are_told() -> None:
+    plan = dataclasses.replace(PLAN, fleet=dataclasses.replace(PLAN.fleet, longest=2048))
+    found = answer(dataclasses.replace(OUTCOME, refused=7, too_long=5), plan, SCALER)
+    assert (found.refused, found.too_long) == (7, 5)
+    assert "; 5 requests are refused, since they are longer than the 2,048 tokens" in found.verdict
+
+
 def test_the_verdict_on_a_fixed_number() -> None:
     scaler = ScalerSettings(2, 2, 4)
     found = answer(dataclasses.replace(OUTCOME, timeline=[row(15, 2, 2)]), PLAN, scaler)
@@ -211,4 +224,11 @@ def test_assumptions_name_what_is_unknown() -> None:
     assert listed["balancing"] == "random"
     assert listed["target mode"] == "Value and AverageValue"
     assert "answers" in listed
-    assert "answers" not in {one.name for one in assumptions(stack(), parse("poisson:rate=1,for=1m"))}
+    plain = {one.name for one in assumptions(stack(), parse("poisson:rate=1,for=1m"))}
+    assert not plain & {"answers", "waking", "size of the model"}
+    guessed = assumptions(
+        dataclasses.replace(stack(replicas_min=0), known_model=False), parse("poisson:rate=1,for=1m")
+    )
+    named = {one.name: one.value for one in guessed}
+    assert named["size of the model"] == "2 GB of weights, before quantization"
+    assert "waking" in named

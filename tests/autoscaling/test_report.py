@@ -55,7 +55,8 @@ NAMES = {
     "settings": "aggregation down_window max_replicas min_replicas target up_window",
     "modes": "AverageValue Value",
     "modes.Value": "attainment completed cost e2e failed itl killed missed output_tokens preemptions "
-    "prompt_tokens queue refused replicas requests scale_downs scale_ups seconds timeline tpot ttft verdict",
+    "prompt_tokens queue refused replicas requests scale_downs scale_ups seconds timeline too_long "
+    "tpot ttft verdict",
     "modes.Value.attainment": "inter_token_latency requests success time_to_first_token",
     "modes.Value.ttft": "max mean p50 p95 p99",
     "modes.Value.queue": "max mean share_of_time",

@@ -101,6 +101,11 @@ def test_a_calibration_takes_the_place_of_published_figures(tmp_path: Path) -> N
     assert "published figures of H100" in published.speed
 
 
+def test_longer_requests_than_vllm_takes_are_known(tmp_path: Path) -> None:
+    assert read("prod").fleet.longest == 262_144
+    assert read("prod").known_model
+
+
 def test_a_calibration_of_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"is of the model acme/Other, and this stack serves mistralai/"):
         read("prod", calibration=calibration(tmp_path, "acme/Other"))
@@ -166,11 +171,14 @@ def test_mistakes_are_those_that_the_program_would_report(tmp_path: Path) -> Non
 MISFITS: dict[str, tuple[dict[str, Any], str]] = {
     "metric": (
         {"scalingMetric": "vllm:num_preemptions_total"},
-        r"vllm:num_preemptions_total.*can be rehearsed",
+        r"scalingMetric .vllm:num_preemptions_total.*can be rehearsed",
     ),
-    "model": ({"model": "meta-llama/Llama-3.3-70B-Instruct"}, r"weights do not fit into 1 x H100"),
+    "model": (
+        {"model": "meta-llama/Llama-3.3-70B-Instruct"},
+        r"model meta-llama/.*gpuFlavor h100.*weights do not fit into 1 x H100.*90% .*larger GPU",
+    ),
     "flavor": ({"gpuFlavor": "ai1-1-gpu"}, r"flavor ai1-1-gpu: no figures"),
-    "argument": ({"vllmArguments": ["--max-num-seqs", "many"]}, r"--max-num-seqs"),
+    "argument": ({"vllmArguments": ["--max-num-seqs", "many"]}, r"vllmArguments: .*--max-num-seqs"),
     "gpus": ({"vllmArguments": ["--tensor-parallel-size", "2"]}, r"tensor-parallel-size 2 .*gpuCount is 1"),
     "probe": (
         {"livenessProbe": {"path": "/health", "port": 8000, "initialDelaySeconds": 10}},

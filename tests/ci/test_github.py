@@ -15,6 +15,7 @@ from tests.ai_deploy.servers import Answer, Request, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "ghs_canary0123456789"
+BOT = {"login": "github-actions[bot]", "type": "Bot"}
 DONE = Answer(body={"html_url": "https://github.com/owner/name/1"})
 
 
@@ -45,14 +46,14 @@ def told(github: Github, what: str) -> None:
 
 
 def test_the_first_comment_is_made() -> None:
-    github = Github([{"id": 1, "body": "LGTM <!-- mark -->"}])
+    github = Github([{"id": 1, "body": "LGTM <!-- mark -->", "user": BOT}])
     told(github, "comment")
     assert github.changes == [("POST", "/repos/owner/name/issues/7/comments", {"body": "<!-- mark -->\nnew"})]
 
 
 def test_the_next_one_is_written_over_it_even_on_a_long_page() -> None:
     others = [{"id": number, "body": None} for number in range(250)]
-    github = Github([*others, {"id": 1000, "body": "<!-- mark -->\nold"}])
+    github = Github([*others, {"id": 1000, "body": "<!-- mark -->\nold", "user": BOT}])
     told(github, "comment")
     assert github.changes == [
         ("PATCH", "/repos/owner/name/issues/comments/1000", {"body": "<!-- mark -->\nnew"})
@@ -60,16 +61,25 @@ def test_the_next_one_is_written_over_it_even_on_a_long_page() -> None:
 
 
 def test_an_issue_is_opened_once() -> None:
-    github = Github([{"number": 3, "body": "<!-- mark -->", "pull_request": {}}])
+    github = Github([{"number": 3, "body": "<!-- mark -->", "pull_request": {}, "user": BOT}])
     told(github, "issue")
     body = {"title": "Drift of dev", "body": "<!-- mark -->\nnew"}
     assert github.changes == [("POST", "/repos/owner/name/issues", body)]
 
 
 def test_an_open_issue_is_renewed() -> None:
-    github = Github([{"number": 4, "body": "<!-- mark -->\nold"}])
+    github = Github([{"number": 4, "body": "<!-- mark -->\nold", "user": BOT}])
     told(github, "issue")
     assert github.changes == [("PATCH", "/repos/owner/name/issues/4", {"body": "<!-- mark -->\nnew"})]
+
+
+@pytest.mark.parametrize("what", ["comment", "issue"])
+def test_what_somebody_else_wrote_is_not_taken_for_ours(what: str) -> None:
+    # Its writer could change it afterwards, with the workflow's report in it.
+    forged = {"body": "<!-- mark -->\nold", "user": {"login": "somebody", "type": "User"}}
+    github = Github([{"id": 5, "number": 5, **forged}])
+    told(github, what)
+    assert [method for method, _, _ in github.changes] == ["POST"]
 
 
 def test_a_refusal_names_the_permission_and_no_token() -> None:

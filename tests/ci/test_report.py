@@ -208,6 +208,30 @@ def test_texts_of_others_mention_nobody_and_leave_no_frame() -> None:
     assert "@admin" not in html.unescape(row)
 
 
+def test_texts_of_others_are_no_markdown() -> None:
+    hostile = "![x](https://evil.example/x) [click](https://evil.example) `*_~ owner/name#1"
+    run = Run(
+        (Change("update", "type", hostile, (f"a: {hostile} → 1",)),),
+        (Violation(hostile, "mandatory", hostile, hostile),),
+    )
+    rows = [line for line in report.text("preview", "dev", run, ok=False).splitlines() if "evil" in line]
+    assert len(rows) == 2
+    for row in rows:
+        without_ours = row.replace("**mandatory**", "")
+        assert not re.search(r"[`*_~\[\]()!]|https:|\w#\d", without_ours)
+    shown = html.unescape(rows[0]).replace("\u200b", "")
+    assert hostile in shown
+
+
+def test_a_secret_is_found_whatever_signs_it_has() -> None:
+    secret = "a_b<c>&d*e|f#g(h)"
+    violation = Violation("secrets", "mandatory", "vllm", f"env holds {secret}")
+    run = Run((Change("update", "type", "vllm", (f"x: {secret} → 1",)),), (violation,), (secret,))
+    shown = html.unescape(report.text("preview", "dev", run, ok=False, secrets=[secret]))
+    assert secret not in shown.replace("\u200b", "")
+    assert shown.count("***") == 3
+
+
 def test_a_plan_with_a_provider_that_is_not_known_yet_cannot_be_followed() -> None:
     def plan(address: str) -> dict[str, Any]:
         goal = {"inputDiff": {"adds": {"authUrl": address}}}

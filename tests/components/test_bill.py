@@ -97,6 +97,14 @@ def test_a_flavor_without_a_price_is_not_free(monkeypatch: pytest.MonkeyPatch) -
     assert "up to 1 replica." in found.text()
 
 
+def test_a_stack_of_which_no_price_is_known_has_a_bill_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = prices().model_copy(update={"ai_deploy": {}})
+    monkeypatch.setattr("components.bill.prices", lambda: known)
+    found = bill(settings("prod", clusterRegion="EU-WEST-PAR"))
+    assert len(found.unpriced) == len(found.items)
+    assert "No price is known for" in found.text()
+
+
 def test_an_encrypted_volume_costs_what_a_plain_one_does() -> None:
     plain = named(bill(settings("prod")), "volumes")
     assert named(bill(settings("prod", storageClass="csi-cinder-high-speed-luks")), "volumes") == plain

@@ -88,7 +88,7 @@ def test_prod_is_the_app_of_the_reference_architecture(prod: Deployment) -> None
             "failureThreshold": 3,
             "successThreshold": 1,
         },
-        # The article's bare probe restarts a container that is still downloading 28 GB.
+        # The article's bare probe restarts a container that is still downloading its weights.
         "livenessProbe": {
             "path": "/health",
             "port": 8000,

@@ -265,3 +265,24 @@ def test_a_write_that_fails_leaves_the_old_file(file: Path, monkeypatch: pytest.
         price_catalogue.write(prices(), file)
     assert file.read_text() == FILE.read_text()
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr(price_catalogue, "write", full)
+    with serving(200, whole_catalogue()) as (url, _):
+        monkeypatch.setenv("OVH_ENDPOINT", url)
+        assert main(file) == 1
+    assert f"No space left on device: '{file}'" in capsys.readouterr().err
+
+
+def test_an_address_that_is_none_is_named(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OVH_ENDPOINT", "http://[::1")
+    assert main(file) == 1
+    assert "http://[::1" in capsys.readouterr().err

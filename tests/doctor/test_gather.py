@@ -140,6 +140,17 @@ def test_hugging_face_says_whether_the_model_may_be_downloaded(
     assert TOKEN not in finding.text + finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("token", "address", "text"),
+    [
+        ("", "http://[::1", "no answer from http://[::1"),
+        ("hf_\u00f6\u20ac", "http://127.0.0.1:9", "copy it again"),
+    ],
+)
+def test_what_cannot_be_asked_is_told(token: str, address: str, text: str) -> None:
+    assert text in gather.model("mistralai/Ministral-3", token, address).trouble
+
+
 def test_the_index_of_the_repository_tells_which_charts_there_are() -> None:
     line = "    - https://github.com/prometheus-community/…/kube-prometheus-stack-88.5.3.tgz\n"
     with serving(lambda request: Answer(body=f"entries:\n{line * 1000}".encode())) as server:

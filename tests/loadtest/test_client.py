@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -99,6 +100,9 @@ async def test_failures_are_told_apart(case: str) -> None:
 WHOLE_FAILURES: dict[str, tuple[Handler, str]] = {
     "login page": (server.login_page, "not the API"),
     "other JSON": (server.plain('{"status": "ok"}'), "not the API"),
+    "no object": (server.plain("[]"), "not the API"),
+    "other choices": (server.plain('{"choices": [1]}'), "not the API"),
+    "other usage": (server.plain('{"choices": [], "usage": [1]}'), "not the API"),
     "no JSON": (server.plain("ok"), "not the API"),
     "empty": (server.whole("", 1), "empty answer"),
     "stream": (server.GOOD, "not the API"),
@@ -126,6 +130,16 @@ async def test_a_wrong_token_is_found_before_the_load() -> None:
             async with client(running, token=""):
                 pass
         assert running.requests == []
+
+
+@pytest.mark.parametrize("before", range(270, 300, 5))
+async def test_an_error_that_is_cut_off_does_not_show_half_of_the_token(before: int) -> None:
+    answer = await ask(server.plain(json.dumps({"message": f"{'x' * before} {TOKEN}"}), 400))
+    assert TOKEN[:6] not in answer.error
+    for status in (400, 200):
+        answer = await ask(server.plain(f"{'x' * before} {TOKEN}", status, "text/html"))
+        assert answer.kind
+        assert TOKEN[:6] not in answer.error
 
 
 async def test_an_error_does_not_repeat_the_token() -> None:
@@ -178,6 +192,10 @@ class TestLook:
     async def test_a_login_page_is_no_api(self) -> None:
         with pytest.raises(TargetError, match=r"Please log in.*login page instead of the API"):
             await self.look(server.login_page)
+
+    async def test_an_address_that_sends_elsewhere_is_no_api(self) -> None:
+        with pytest.raises(TargetError, match=r"HTTP 308, sent elsewhere.*http:// to https://"):
+            await self.look(server.plain("", 308, Location="https://host/v1/models"))
 
     async def test_a_server_without_a_list_is_tested_when_the_model_is_named(self) -> None:
         assert await self.look(server.plain("{}", 404), MODEL) == (MODEL, False)

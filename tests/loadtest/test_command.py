@@ -154,6 +154,7 @@ async def test_the_token_is_nowhere(tmp_path: Path) -> None:
         (("--traffic", "csv:/no/such/file"), "/no/such/file"),
         (("--goodput", "speed:3"), "ttft, tpot, e2el"),
         (("--timeout", "0"), "above 0"),
+        (("--timeout", "soon"), "above 0"),
         (("--output", "no/such/folder/result"), "no folder"),
     ],
 )
@@ -166,6 +167,15 @@ async def test_wrong_arguments_are_named_before_the_load(
     assert status == 2
     assert text in said
     assert "Traceback" not in said
+
+
+async def test_files_that_cannot_be_written_are_named_before_the_load(tmp_path: Path) -> None:
+    (tmp_path / "taken.html").mkdir()
+    async with serving() as running:
+        status, said = await run(tmp_path, running, "--output", "taken")
+        assert running.requests == []
+    assert status == 2
+    assert "taken.html is a folder" in said
 
 
 async def test_a_browser_draws_the_page(tmp_path: Path) -> None:

@@ -19,11 +19,10 @@ from rich.console import Console
 from autoscaling.traffic import parse
 from loadtest import results
 from loadtest.client import Answer, Client
-from loadtest.files import result_json
 from loadtest.load import Recording, Sample
 from loadtest.progress import Progress
 from loadtest.replicas import Look, Replicas
-from loadtest.results import Facts, Summary, percentile
+from loadtest.results import Facts, Summary, percentile, to_json
 
 BENCH_SERVE = {
     # What vLLM 0.13.0 writes with --save-result --save-detailed and all percentiles, but for burstiness,
@@ -126,15 +125,21 @@ class TestDocument:
         outcome = results.result(
             recording(*answers, samples=[sample(1), sample(2, tokens=70)]), FACTS.objectives
         )
-        written = "".join(
-            result_json(results.document(FACTS, outcome, Replicas("left out")), outcome.answers)
-        )
+        written = "".join(to_json(results.document(FACTS, outcome, Replicas("left out")), outcome.answers))
         read: dict[str, object] = json.loads(written)
         return read
 
     def test_its_fields_are_those_of_vllm_bench_serve(self) -> None:
         document = self.document(answer(0, 0.5, [0.1, 0.2]))
         assert document.keys() >= BENCH_SERVE
+
+    def test_the_rate_is_that_of_the_time_in_which_requests_were_sent(self) -> None:
+        """The traffic lasts 10 s: answers may take longer, and an interrupt may end it before."""
+        for duration, rate in ((20.0, 0.6), (3.0, 2.0)):
+            seen = recording(*(answer(second, 0.5, []) for second in range(3)), duration=duration)
+            seen.unfinished = 3
+            document = results.document(FACTS, results.result(seen, {}), Replicas("nobody"))
+            assert document["request_rate"] == pytest.approx(rate)
 
     def test_details_are_in_one_order(self) -> None:
         document = self.document(answer(3, 0.7, [0.25]), failure(2, "HTTP 503"), answer(1, 0.5, [0.1, 0.2]))

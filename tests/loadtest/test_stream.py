@@ -87,3 +87,11 @@ def test_an_error_in_the_stream_is_one_with_its_message() -> None:
 def test_what_is_no_event_of_the_api_is_said(data: bytes) -> None:
     with pytest.raises(StreamError, match="no JSON object"):
         fed(data)
+
+
+@pytest.mark.parametrize(
+    "event", ['{"choices": "none"}', '{"choices": [7]}', '{"choices": [{"delta": "a"}]}', '{"usage": [1]}']
+)
+def test_json_of_another_shape_is_an_error_and_no_crash(event: str) -> None:
+    with pytest.raises(StreamError):
+        fed(f"data: {event}\n\n".encode())

@@ -106,10 +106,24 @@ class TestUrl:
     def test_the_address_of_a_request_means_its_api(self) -> None:
         assert target.url("https://host/v1/chat/completions", "", {}).base_url == "https://host/v1"
 
-    @pytest.mark.parametrize("wrong", ["host/v1", "ftp://host", "https:///v1"])
+    @pytest.mark.parametrize(
+        "wrong", ["host/v1", "ftp://host", "https:///v1", "http://[::1/v1", "http://host:99999"]
+    )
     def test_what_is_no_address_is_refused(self, wrong: str) -> None:
         with pytest.raises(TargetError, match=re.escape(repr(wrong))):
             target.url(wrong, "", {})
+
+    def test_a_password_in_the_address_is_refused_and_not_repeated(self) -> None:
+        for wrong in ("https://me:canary-password@host/v1", "https://host/v1?key=canary-password"):
+            with pytest.raises(TargetError, match="LOADTEST_TOKEN") as error:
+                target.url(wrong, "", {})
+            assert "canary-password" not in str(error.value)
+
+    @pytest.mark.parametrize("wrong", ["two\nlines", "two words", "wr\u00f6ng"])
+    def test_what_cannot_be_a_token_is_named_by_its_variable(self, wrong: str) -> None:
+        with pytest.raises(TargetError, match="OPENAI_API_KEY holds") as error:
+            target.url("https://host/v1", "", {"OPENAI_API_KEY": wrong})
+        assert wrong not in str(error.value)
 
     def test_an_app_of_ai_deploy_is_known_by_its_address(self) -> None:
         url = f"https://{APP}.app.gra.ai.cloud.ovh.net/v1"

@@ -168,6 +168,11 @@ def test_a_stack_is_updated_by_one_run_at_a_time_which_nothing_cuts_off() -> Non
     assert named("drift", "drift").text["concurrency"]["group"].startswith("drift-")
 
 
+def test_what_is_not_on_main_is_not_deployed() -> None:
+    """A workflow can be started by hand on any branch; the other jobs need the first one."""
+    assert "github.ref == 'refs/heads/main'" in named("deploy", "dev").text["if"]
+
+
 def test_prod_follows_the_plan_that_its_reviewers_saw() -> None:
     plan, prod = named("deploy", "plan-prod"), named("deploy", "prod")
     assert plan.text["needs"] == "dev"
