@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,17 +31,20 @@ def settings(deployment: Deployment, stack: str, changes: dict[str, str]) -> Ite
         write_private(file, before)
 
 
-def test_the_tracked_stacks_pass(deployment: Deployment) -> None:
+def test_the_tracked_stacks_preview_with_the_same_program_and_pass(deployment: Deployment) -> None:
     """What is deployed (`sandbox`), and first previews, which know little (`dev`, `prod`)."""
+    stacks = ("sandbox", "dev", "prod")
 
     def preview(stack: str) -> str:
         configuration = ("--policy-pack-config", str(CHECKOUT / "policy" / "config.json"))
         return deployment.engine.capture("preview", "-s", stack, *PACK, *configuration)
 
     with ThreadPoolExecutor() as pool:
-        for said in pool.map(preview, ("sandbox", "dev", "prod")):
+        for stack, said in zip(stacks, pool.map(preview, stacks), strict=True):
             assert "✅ ovh-vllm@v" in said
             assert "can't run policy" not in said
+            created = re.search(r"\+ (\d+) to create", said)
+            assert (int(created[1]) if created else 0) > 20 or stack == "sandbox"
 
 
 def test_a_preview_fails_and_says_which_key_to_change(deployment: Deployment, tmp_path: Path) -> None:

@@ -165,8 +165,8 @@ def report(measured: list[Measured]) -> tuple[str, bool]:
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         *map(_row, measured),
         "",
-        "Times are CPU time of the process. What a rehearsal keeps grows with its polls (a row of the timeline",
-        "each) and its scalings, not with its requests.",
+        "Times are CPU time of the process. What a rehearsal keeps grows with its polls (a row of the",
+        "timeline each) and its scalings, not with its requests.",
         "",
     ]
     return "\n".join(lines), met
