@@ -463,5 +463,5 @@ async def test_a_deleted_resource_ends_its_process(binaries: Binaries, tmp_path:
         assert cluster.pid()
         cluster.store.delete(*RESOURCE)
         await until(lambda: not cluster.pid() and cluster.monitoring.prometheus_url is None)
+        await until(lambda: not list(cluster.directory.glob("prometheus-*")))
         assert cluster.monitoring.alertmanager_url is not None
-        assert not list(cluster.directory.glob("prometheus-*"))
