@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import datetime
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from autoscaling.traffic import Traffic, parse
 from components.ai_deploy.spec import Probe
 from sandbox.clock import Clock
 from sandbox.tls import Authority
+from tests.prove.commit import commit
 from tests.sandbox_cloud.emulated import (
     MOST_APART,
     Compared,
@@ -69,6 +69,8 @@ loop jumps to its next timer whenever no socket has anything to say, so work of 
 
 Each of the three may be {MOST_APART:.0%} at most.
 """
+CODE = ("autoscaling", "loadtest", "sandbox", "tests/prove/agreement.py")
+"""What the result depends on."""
 
 
 def scenes() -> list[tuple[Scene, float | None]]:
@@ -181,7 +183,7 @@ def report(rows: Sequence[str], agree: bool, seconds: float) -> str:
     return "\n".join(
         [
             _INTRODUCTION,
-            f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {_commit()}, `{COMMAND}`, "
+            f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {commit(*CODE)}, `{COMMAND}`, "
             f"{seconds / 60:.0f} minutes.",
             "",
             f"**{len(rows)} scenes, {'all agree' if agree else 'NOT all agree'}.**",
@@ -213,17 +215,6 @@ def _row(scene: Scene, speed: float | None, compared: Compared) -> str:
         f"{compared.p95:.1%}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    changed = git(
-        "status", "--porcelain", "--", "autoscaling", "loadtest", "sandbox", "tests/prove/agreement.py"
-    )
-    return git("rev-parse", "--short", "HEAD") + (" with changes on top" if changed else "")
 
 
 if __name__ == "__main__":

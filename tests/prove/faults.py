@@ -11,7 +11,6 @@ import argparse
 import datetime
 import os
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+from tests.prove.commit import commit
 from tests.prove.scene import Point
 from tests.prove.walk import (
     LOOKS,
@@ -144,20 +144,10 @@ def _recovered(outcome: Outcome) -> bool:
 
 def report(outcomes: Sequence[Outcome], seconds: float) -> str:
     """The result as Markdown."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "components", "sandbox", "tests"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
     lines = [
         _INTRODUCTION,
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, "
-        f"commit {commit}{' with changes on top' if changed else ''}, "
+        f"commit {commit('components', 'sandbox', 'tests')}, "
         f"`{COMMAND}`, {seconds / 60:.0f} minutes.",
         "",
         f"**{totals(outcomes)}**",

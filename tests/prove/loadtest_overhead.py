@@ -32,6 +32,7 @@ from loadtest import load, results
 from loadtest.client import Client, Endpoint, look, session
 from loadtest.load import Recording
 from loadtest.prompts import Prompts
+from tests.prove.commit import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "docs" / "proof" / "loadtest-overhead.md"
@@ -51,6 +52,8 @@ GAP_OF_MANY = 0.08
 
 
 # --- the server: a process of its own, which does as little as a server can ---------------------------------
+CODE = ("loadtest", "tests/prove/loadtest_overhead.py")
+"""What the result depends on."""
 
 
 def _event(choices: list[Any], **more: Any) -> bytes:
@@ -310,7 +313,7 @@ than the sandbox's replica, which bundles the tokens of many streams and would b
 requests at a time, {WORKERS * REQUESTS} in all, the article's prompts; clients take turns, {ROUNDS} times.
 Imports are not counted.
 
-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {_commit()}, `python -m {MODULE}`,
+{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {commit(*CODE)}, `python -m {MODULE}`,
 {os.cpu_count()} cores, Python {platform.python_version()}.
 
 | | Client | Tokens per CPU second (median) | Rounds | Ratio |
@@ -338,15 +341,6 @@ and client on the same {os.cpu_count()} cores:
 
 TTFT holds {MANY:,} connections that are all made at the same moment, and their first tokens.
 """
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "loadtest", "tests/prove/loadtest_overhead.py")
-    return git("rev-parse", "--short", "HEAD") + (" with changes on top" if changed else "")
 
 
 def _say(line: str) -> None:

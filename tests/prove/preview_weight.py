@@ -14,7 +14,6 @@ import platform
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from sandbox.engine import Engine
 from sandbox.project import CHECKOUT, Folder
 from sandbox.sandbox import Sandbox
 from sandbox.toolchain import Toolchain, ensure
+from tests.prove.commit import commit
 
 RESULT = CHECKOUT / "docs" / "proof" / "preview-weight.md"
 COMMAND = "python -m tests.prove.preview_weight"
@@ -47,6 +47,15 @@ REALISTIC = 5.0
 seconds of the engine and its plugins, which run at their own pace, are few beside that."""
 BRANCHES = ("endpoint", "monitoring")
 _UP = ("up", "--yes", "--skip-preview", "--continue-on-error", "-s", STACK)
+CODE = (
+    "__main__.py",
+    "components",
+    "dashboards",
+    "sandbox",
+    "tests/prove/plain",
+    "tests/prove/preview_weight.py",
+)
+"""What the result depends on."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,7 @@ def _page(preview: Previews, update: Updates) -> str:
     counts = ", ".join(f"{number} of {package}" for package, number in preview.resources.items())
     return f"""# How light preview and up are
 
-{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {_commit()}, `{COMMAND}`,
+{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {commit(*CODE)}, `{COMMAND}`,
 {os.cpu_count()} cores, Python {platform.python_version()}.
 
 **A preview without changes takes {preview.ratio:.2f} times the time of a plain program
@@ -237,23 +246,6 @@ the two make where they meet, scrapes, rules and dashboards, is in neither and c
 
 def _within(ratio: float, most: float) -> str:
     return f"{'at most' if ratio <= most else 'MORE THAN'} {most:g}"
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    parts = (
-        "__main__.py",
-        "components",
-        "dashboards",
-        "sandbox",
-        "tests/prove/plain",
-        "tests/prove/preview_weight.py",
-    )
-    changed = git("status", "--porcelain", "--", *parts)
-    return git("rev-parse", "--short", "HEAD") + (" with changes on top" if changed else "")
 
 
 def _say(line: str) -> None:

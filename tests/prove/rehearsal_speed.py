@@ -12,7 +12,6 @@ import heapq
 import itertools
 import platform
 import resource
-import subprocess
 import sys
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from pathlib import Path
 from autoscaling.fleet import run
 from autoscaling.stack import read
 from autoscaling.traffic import OpenLoop, Request, parse
+from tests.prove.commit import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "docs" / "proof" / "rehearsal-speed.md"
@@ -49,6 +49,8 @@ answer, and nothing else. The ratio of the two means the same everywhere: what b
 cache, percentiles and the scaler cost over the least that a simulation of these requests has to do. The time
 to make the requests is in both.
 """
+CODE = ("autoscaling", "tests/prove/rehearsal_speed.py")
+"""What the result depends on."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def report(measured: list[Measured]) -> tuple[str, bool]:
     met = longest.rehearsal < MOST_SECONDS and growth <= MOST_GROWTH_MIB
     lines = [
         _INTRODUCTION,
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {_commit()}, `{COMMAND}`, "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {commit(*CODE)}, `{COMMAND}`, "
         f"Python {platform.python_version()}.",
         "",
         f"**{longest.requests:,} requests of {longest.hours} hours in {longest.rehearsal:.1f} s "
@@ -177,15 +179,6 @@ def _row(one: Measured) -> str:
         f"| {one.hours} | {one.requests:,} | {one.rehearsal:.1f} | {1e6 * one.rehearsal / one.requests:.0f} "
         f"| {one.plain:.1f} | {one.ratio:.1f} | {one.traffic:.1f} | {one.peak_mib:.0f} | {one.rows:,} |"
     )
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "autoscaling", "tests/prove/rehearsal_speed.py")
-    return git("rev-parse", "--short", "HEAD") + (" with changes on top" if changed else "")
 
 
 if __name__ == "__main__":

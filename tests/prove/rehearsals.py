@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.browser import find
+from tests.prove.commit import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "docs" / "proof" / "rehearsals.md"
@@ -34,13 +35,15 @@ _INTRODUCTION = f"""# Rehearsals of the reference architecture
 told in [autoscaling.md](../autoscaling.md).
 """
 _WIDTH, _HEIGHT = 1300, 800  # of a picture: the four charts
+CODE = ("autoscaling", f"Pulumi.{STACK}.yaml")
+"""What the result depends on."""
 
 
 def main() -> int:
     """Rehearses, writes pictures and page; the exit status."""
     lines = [
         _INTRODUCTION,
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {_commit()}, `{COMMAND}`, "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {commit(*CODE)}, `{COMMAND}`, "
         f"Python {platform.python_version()}.",
     ]
     with tempfile.TemporaryDirectory() as folder:
@@ -63,15 +66,6 @@ def _rehearse(traffic: str, page: Path) -> list[str]:
     files = ["--output", str(page), "--json", str(page.with_suffix(".json"))]
     done = subprocess.run([*command, *files], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return [line.rstrip() for line in done.stdout.rstrip().splitlines()[:-2]]
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "autoscaling", f"Pulumi.{STACK}.yaml")
-    return git("rev-parse", "--short", "HEAD") + (" with changes on top" if changed else "")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.prove.accuracy import SPEED
 from tests.prove.accuracy.measure import RESTARTED, Result, Run
+from tests.prove.commit import commit
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = "python -m tests.prove.accuracy"
@@ -60,6 +60,8 @@ _GUIDE = """## How to read it
   happened until the first or since the last scrape, as any `increase` does; so does every window for replicas
   that were born or died in it, hence no target for fleets that change.
 """
+CODE = ("dashboards", "tests/prove/accuracy")
+"""What the result depends on."""
 
 
 def report(runs: Sequence[Run], seconds: float) -> str:
@@ -67,7 +69,7 @@ def report(runs: Sequence[Run], seconds: float) -> str:
     results = [result for run in runs for result in run.results]
     lines = [
         _INTRODUCTION,
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {_commit()}, `{COMMAND}`, "
+        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, commit {commit(*CODE)}, `{COMMAND}`, "
         f"{seconds / 60:.0f} minutes.",
         "",
         f"**{totals(runs)}**",
@@ -118,12 +120,3 @@ def _table(results: Iterable[Result]) -> Iterable[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:,.0f} %" if share >= 0.995 else f"{100 * share:.2f} %"
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "dashboards", "tests/prove/accuracy")
-    return git("rev-parse", "--short", "HEAD") + (" with changes on top" if changed else "")
