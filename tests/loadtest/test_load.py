@@ -107,16 +107,25 @@ async def test_a_client_that_is_late_says_so_and_counts_from_when_it_should_have
     assert any("sent late" in warning for warning in outcome.warnings)
 
 
-async def test_requests_that_wait_do_not_hold_up_later_ones() -> None:
+def _once_all_are_there(count: int) -> Handler:
+    """Answers nobody before so many have asked."""
+    every = asyncio.Event()
+    asked = 0
+
     async def handle(request: web.Request) -> web.StreamResponse:
-        if len(running.requests) == 10:
+        nonlocal asked
+        asked += 1
+        if asked == count:
             every.set()
         await every.wait()
         return await server.GOOD(request)
 
-    every = asyncio.Event()
+    return handle
+
+
+async def test_requests_that_wait_do_not_hold_up_later_ones() -> None:
     recording = Recording()
-    async with asking(handle) as (running, client):
+    async with asking(_once_all_are_there(10)) as (_, client):
         await load.run(
             client, Times(tuple(number / 100 for number in range(10))), 1, recording, asyncio.Event()
         )
@@ -173,16 +182,8 @@ async def test_failures_do_not_end_the_test() -> None:
 
 async def test_many_streams_at_a_time_are_held() -> None:
     streams = 300
-
-    async def handle(request: web.Request) -> web.StreamResponse:
-        if len(running.requests) == streams:
-            every.set()
-        await every.wait()
-        return await server.GOOD(request)
-
-    every = asyncio.Event()
     recording = Recording()
-    async with asking(handle) as (running, client):
+    async with asking(_once_all_are_there(streams)) as (_, client):
         await load.run(client, ClosedLoop("article", streams, 1), 1, recording, asyncio.Event())
     assert {answer.kind for answer in recording.answers} == {""}
     assert len(recording.answers) == streams
