@@ -35,9 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     numbers = asked.json or Path(f"rehearsal-{asked.stack}.json")
     notes = Console(stderr=True)
     try:
-        for option, file in (("--output", output), ("--json", numbers)):
-            if not file.parent.is_dir():
-                raise ValueError(f"{option} {file}: there is no folder {file.parent}")
+        if output == numbers:
+            raise ValueError(f"--output and --json are both {output}: name another file for one of them")
+        for file in (output, numbers):
             files.check(file)
         plan = stack.read(asked.stack, calibration=asked.calibration)
         load = traffic.parse(asked.traffic)
@@ -72,17 +72,13 @@ def _rehearsed(plan: stack.Stack, load: traffic.Traffic, asked: argparse.Namespa
         Workers() as workers,
         Progress(*columns, TimeRemainingColumn(), console=notes, transient=True) as progress,
     ):
-        both = progress.add_task("both target modes", total=None)
-        outcomes = rehearsal.rehearse(plan, load, asked.seed, workers)
-        progress.remove_task(both)
-        found = None
-        if asked.sweep:
-            bar = progress.add_task("other settings")
+        bar = progress.add_task("", total=None)
 
-            def told(what: str, done: int, of: int) -> None:
-                progress.update(bar, description=what, completed=done, total=of)
+        def told(what: str, done: int, of: int) -> None:
+            progress.update(bar, description=what, completed=done, total=of)
 
-            found = sweep.sweep(plan, load, asked.seed, workers, told)
+        outcomes = rehearsal.rehearse(plan, load, asked.seed, workers, told)
+        found = sweep.sweep(plan, load, asked.seed, workers, told) if asked.sweep else None
     scaler = plan.fleet.scaler
     return Report(
         stack=plan,

@@ -14,6 +14,22 @@ _FLAG = re.compile(r"--?[A-Za-z]")
 _HUMAN_READABLE = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
 _THOUSANDS = "kmgt"
 
+_UNHEEDED = {
+    "--pipeline-parallel-size",
+    "-pp",
+    "--data-parallel-size",
+    "-dp",
+    "--enable-expert-parallel",
+    "--speculative-config",
+    "--enforce-eager",
+    "--cpu-offload-gb",
+    "--kv-cache-memory-bytes",
+    "--num-gpu-blocks-override",
+    "--scheduling-policy",
+    "--no-enable-chunked-prefill",
+}
+"""Arguments of vLLM 0.13.0 that change speed, memory or the order of requests, and are not modelled."""
+
 NumberT = TypeVar("NumberT", int, float)
 
 
@@ -85,6 +101,11 @@ def parse(words: Sequence[str]) -> ServerArguments:
         quantization=_one(values, "--quantization") or _one(values, "-q"),
         enable_prefix_caching="--no-enable-prefix-caching" not in values,
     )
+
+
+def unheeded(words: Sequence[str]) -> list[str]:
+    """The arguments among the words with which a real server is faster or slower than what is modelled."""
+    return sorted({flag for flag, _ in _flags(words) if flag in _UNHEEDED})
 
 
 def _flags(words: Sequence[str]) -> Iterator[tuple[str | None, list[str]]]:

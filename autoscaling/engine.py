@@ -3,10 +3,11 @@
 Nothing here knows a clock: `Engine` says how long a step takes and what it brought, the caller makes that
 time pass, on the wall clock (sandbox) or a virtual one (rehearsals).
 
-The scheduling is that of vLLM 0.13.0 (vllm/v1/core/sched/scheduler.py, kv_cache_manager.py, block_pool.py)
-for the policy `fcfs`: sequences that run come first, then the queue in its order while tokens, places and KV
-blocks last; prompts are computed in chunks; blocks are taken as tokens come; when they run out, the sequence
-that was admitted last goes back to the head of the queue and is computed again.
+The scheduling is that of vLLM 0.13.0 (vllm/v1/core/sched/scheduler.py) for the policy `fcfs`: sequences that
+run come first, then the queue in its order while tokens, places and KV blocks last; prompts are computed in
+chunks; blocks are taken as tokens come; when they run out, the sequence that was admitted last goes back to
+the head of the queue and is computed again. Which blocks are free, and what of them can be hit, is in
+`autoscaling.blocks`.
 
 Not modelled: the front end (HTTP and tokenizing, which limit it to some tens of short requests a second),
 speculative decoding, LoRA, encoder inputs, several KV cache groups (sliding windows, Mamba), and hits on what
@@ -20,6 +21,8 @@ import math
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+
+from autoscaling.blocks import BlockPool, Chain, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,46 +120,6 @@ class Completed:
     """Sequences that have all their tokens now and are gone."""
 
 
-class _Segment:
-    """Neighbours in the queue of free blocks: the rest of something that may be hit, or what nobody can."""
-
-    __slots__ = ("blocks", "chain", "hittable")
-
-    def __init__(self, blocks: int, hittable: bool = False, chain: _Chain | None = None) -> None:
-        self.blocks = blocks
-        self.hittable = hittable
-        self.chain = chain
-
-
-class _Chain:
-    """The blocks of one prefix that the cache holds, always from its first token on."""
-
-    __slots__ = ("free", "holders", "key", "used")
-
-    def __init__(self, key: Hashable) -> None:
-        self.key = key
-        self.holders: dict[int, int] = {}  # number of sequences, by how many of the blocks they use
-        self.used = 0  # blocks that some sequence uses
-        self.free: list[_Segment] = []  # the blocks after those, in order: unused, the last ones for longest
-
-    def blocks(self) -> int:
-        return self.used + sum(segment.blocks for segment in self.free)
-
-    def hold(self, blocks: int) -> None:
-        self.holders[blocks] = self.holders.get(blocks, 0) + 1
-        self.used = max(self.used, blocks)
-
-    def drop(self, blocks: int) -> int:
-        """A sequence that used so many goes; returns how many of them nobody uses any more."""
-        left = self.holders[blocks] - 1
-        if left:
-            self.holders[blocks] = left
-            return 0
-        del self.holders[blocks]
-        before, self.used = self.used, max(self.holders, default=0)
-        return before - self.used
-
-
 class _Sequence:
     __slots__ = (
         "cached_tokens",
@@ -186,8 +149,8 @@ class _Sequence:
         self.first_step = 0  # that completed the target; 0: not yet
         self.last_step = 0
         self.shared = 0  # blocks of the prefix's chain that it uses
-        self.chain: _Chain | None = None
-        self.own: _Segment | None = None  # after a preemption: full blocks of its own, still in the cache
+        self.chain: Chain | None = None
+        self.own: Segment | None = None  # after a preemption: full blocks of its own, still in the cache
         self.cached_tokens = -1  # of the prompt, when it was admitted first
         self.preempted = False
 
@@ -200,8 +163,7 @@ class Engine:
     that they will need it is only known how many fall on each of `block_size` consecutive steps.
 
     Prefix cache: whole blocks of a resident prefix are hit, at least one token is always computed. A prefix
-    is resident as soon as its blocks are scheduled. Blocks that nobody uses stay in the queue of free ones,
-    whose head is taken first: those unused longest, the end of a prefix before its beginning.
+    is resident as soon as its blocks are scheduled, and until they are taken for something else.
     """
 
     def __init__(self, parameters: EngineParameters) -> None:
@@ -229,11 +191,7 @@ class Engine:
         self._ends: list[int] = []  # heap of its keys
         self._steps = 0  # completed
         self._ahead = 0  # under way
-        self._free = parameters.kv_blocks
-        self._chains: dict[Hashable, _Chain] = {}
-        self._free_queue: deque[_Segment] = deque()  # empty while it holds nothing that can be hit
-        self._hittable = 0  # segments of it that can be hit
-        self._taken = 0  # blocks that are still to be taken from its head
+        self._pool = BlockPool(parameters.kv_blocks)
 
     @property
     def running(self) -> int:
@@ -248,7 +206,7 @@ class Engine:
     @property
     def kv_usage(self) -> float:
         """Share of the KV cache that sequences use, 0 to 1."""
-        return 1.0 - self._free / self.parameters.kv_blocks
+        return 1.0 - self._pool.free / self.parameters.kv_blocks
 
     def add(
         self, sequence_id: int, prompt_tokens: int, output_tokens: int, prefix: Prefix | None = None
@@ -294,7 +252,7 @@ class Engine:
         self._queued -= 1
         self._unblock()
         if sequence.own is not None:
-            self._forget(sequence.own)
+            self._pool.forget(sequence.own)
 
     def produced(self, sequence_id: int) -> int:
         """Tokens that a sequence of the engine has so far; those of steps under way are still to come."""
@@ -343,14 +301,14 @@ class Engine:
             blocks = self._phases[at]
         if tried:
             blocks -= self._phases[at]  # of the first step: there already
-        if blocks > self._free:
-            if not tried and self._phases[at] > self._free:
+        if blocks > self._pool.free:
+            if not tried and self._phases[at] > self._pool.free:
                 preempted = self._preempt_for_decoding()
                 return self._begin(0, (), preempted)
             steps, blocks = self._steps_of_free_blocks(at, tried)
         if steps > 1:
             seconds = steps * first + grow * (steps * (steps - 1) // 2)
-        self._take(blocks)
+        self._pool.take(blocks)
         self._ahead = steps
         queries, hits = self._stuck
         if queries:
@@ -409,7 +367,7 @@ class Engine:
         `at` is the phase of the first one; with `tried` its blocks are there already.
         """
         there = self._phases[at] if tried else 0
-        free = self._free + there
+        free = self._pool.free + there
         cycles = free // self._decoding
         steps, blocks = cycles * self.parameters.block_size, cycles * self._decoding
         while blocks + self._phases[at] <= free:
@@ -428,8 +386,8 @@ class Engine:
         if partial is not None:
             chunk = min(partial.target - partial.computed, budget)
             needed = self._blocks(partial.computed + chunk) - self._blocks(partial.computed)
-            if needed <= self._free:
-                self._take(needed)
+            if needed <= self._pool.free:
+                self._pool.take(needed)
                 self._chunk(partial, chunk)
                 tokens = chunk
             else:
@@ -472,7 +430,7 @@ class Engine:
             looked_up = (sequence.target, hits) if self._counts_lookup(sequence) else (0, 0)
             self.prefix_queries += looked_up[0]
             self.prefix_hits += looked_up[1]
-            if new + unused > self._free:
+            if new + unused > self._pool.free:
                 self._blocked = True
                 self._stuck = looked_up
                 break
@@ -481,7 +439,7 @@ class Engine:
             self._queue.popleft()
             self._queued -= 1
             self._find(sequence, shared, own)
-            self._take(new)
+            self._pool.take(new)
             self._running[sequence.id] = sequence
             sequence.computed = hits
             self._chunk(sequence, chunk)
@@ -506,7 +464,7 @@ class Engine:
             return
         full = min(sequence.computed, prefix.tokens) // self.parameters.block_size
         if chain.free:
-            self._settle()
+            self._pool.settle()
         # Whoever computes the block that the cache lacks next shares it; others have a copy of their own.
         if full > sequence.shared == chain.blocks():
             chain.drop(sequence.shared)
@@ -547,12 +505,11 @@ class Engine:
         private = self._blocks(tokens) - sequence.shared
         # Blocks are freed from the end of a sequence to its beginning.
         kept = tokens // self.parameters.block_size - sequence.shared if keep else 0
-        self._give_back(private - kept)
+        self._pool.give_back(private - kept)
         if kept:
-            sequence.own = _Segment(kept, hittable=True)
-            self._give_back_hittable(sequence.own)
+            sequence.own = self._pool.keep(kept)
         if sequence.chain is not None:
-            self._let_go(sequence.chain, sequence.shared)
+            self._pool.let_go(sequence.chain, sequence.shared)
             sequence.chain = None
         self._unblock()
 
@@ -560,11 +517,11 @@ class Engine:
         """Takes the blocks of the next step's decoding; preempts until the rest finds them, returns whom."""
         at = (self._steps + 1) % self.parameters.block_size
         preempted = []
-        while self._phases[at] > self._free:
+        while self._phases[at] > self._pool.free:
             sequence = next(reversed(self._running.values()))
             self._preempt(sequence)
             preempted.append(sequence.id)
-        self._take(self._phases[at])
+        self._pool.take(self._phases[at])
         return preempted
 
     def _preempt(self, sequence: _Sequence) -> None:
@@ -590,9 +547,6 @@ class Engine:
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self.parameters.block_size)
 
-    # The prefix cache. While anything in the queue of free blocks can be hit, its segments hold the free
-    # blocks and those already `_taken` from its head; `_settle` makes that good before anyone looks.
-
     def _hits(self, sequence: _Sequence) -> tuple[int, int]:
         """Blocks that a queued sequence would find: of its prefix, and of its own before a preemption."""
         size = self.parameters.block_size
@@ -601,9 +555,9 @@ class Engine:
         prefix = sequence.prefix
         if prefix is None and sequence.own is None:
             return 0, 0
-        self._settle()
+        self._pool.settle()
         if prefix is not None:
-            sequence.chain = self._chains.get(prefix.key)
+            sequence.chain = self._pool.chain(prefix.key)
             if sequence.chain is not None:
                 shared = min(most, prefix.tokens // size, sequence.chain.blocks())
         own = sequence.own
@@ -614,87 +568,9 @@ class Engine:
     def _find(self, sequence: _Sequence, shared: int, own: int) -> None:
         """Has a sequence use the blocks that it hits."""
         if sequence.own is not None:
-            self._shrink(sequence.own, own)
-            self._forget(sequence.own)
+            self._pool.use(sequence.own, own)
+            self._pool.forget(sequence.own)
             sequence.own = None
         sequence.shared = shared
-        prefix = sequence.prefix
-        if prefix is None:
-            return
-        chain = sequence.chain
-        if chain is None:
-            chain = sequence.chain = self._chains[prefix.key] = _Chain(prefix.key)
-        unused = shared - chain.used
-        chain.hold(shared)
-        while unused > 0:
-            segment = chain.free[0]
-            blocks = min(segment.blocks, unused)
-            self._shrink(segment, blocks)
-            unused -= blocks
-
-    def _let_go(self, chain: _Chain, blocks: int) -> None:
-        """A sequence that used so many blocks of a chain is gone."""
-        unused = chain.drop(blocks)
-        if unused:
-            segment = _Segment(unused, hittable=True, chain=chain)
-            chain.free.insert(0, segment)
-            self._give_back_hittable(segment)
-        elif not chain.holders and not chain.free:
-            del self._chains[chain.key]
-
-    def _take(self, blocks: int) -> None:
-        """Takes free blocks from the head of their queue."""
-        self._free -= blocks
-        self._taken += blocks
-
-    def _give_back(self, blocks: int) -> None:
-        """Appends blocks that nobody can hit to the queue of free ones."""
-        if self._hittable:
-            last = self._free_queue[-1]
-            if last.hittable:
-                self._free_queue.append(_Segment(blocks))
-            else:
-                last.blocks += blocks
-        self._free += blocks
-
-    def _give_back_hittable(self, segment: _Segment) -> None:
-        if not self._hittable:
-            self._taken = 0
-            self._free_queue.clear()
-            self._free_queue.append(_Segment(self._free))
-        self._hittable += 1
-        self._free_queue.append(segment)
-        self._free += segment.blocks
-
-    def _shrink(self, segment: _Segment, blocks: int) -> None:
-        """Takes blocks out of the middle of the queue, after `_settle`."""
-        segment.blocks -= blocks
-        self._free -= blocks
-        if not segment.blocks:
-            self._forget(segment)
-
-    def _forget(self, segment: _Segment) -> None:
-        """A segment can no more be hit."""
-        if not segment.hittable:
-            return
-        segment.hittable = False
-        self._hittable -= 1
-        chain = segment.chain
-        if chain is not None:
-            chain.free.remove(segment)
-            if not chain.holders and not chain.free:
-                del self._chains[chain.key]
-
-    def _settle(self) -> None:
-        """Takes from the head of the queue what was taken; what could be hit there is gone."""
-        queue = self._free_queue
-        while self._taken and self._hittable:
-            head = queue[0]
-            if head.blocks > self._taken:
-                head.blocks -= self._taken
-                self._taken = 0
-            else:
-                self._taken -= head.blocks
-                head.blocks = 0
-                queue.popleft()
-                self._forget(head)
+        if sequence.prefix is not None:
+            sequence.chain = self._pool.hold(sequence.prefix.key, shared)

@@ -39,7 +39,7 @@ METRICS: dict[str, Callable[[Engine], float]] = {
 }
 """Gauges of vLLM that the scaler can be rehearsed on."""
 
-_REFUSED_SECONDS = 0.1
+REFUSED_SECONDS = 0.1
 """How long a worker of a closed loop takes to hear that its request is refused; assumed."""
 
 
@@ -74,12 +74,12 @@ class Fleet:
             raise ValueError(f"scalingMetric {self.metric!r}: only {', '.join(METRICS)} can be rehearsed")
         if self.scaler.replicas_min > self.most_replicas:
             raise ValueError(
-                f"GPU quota {self.gpu_quota}: replicas_min {self.scaler.replicas_min} needs "
+                f"gpuQuota {self.gpu_quota}: minReplicas {self.scaler.replicas_min} needs "
                 f"{self.scaler.replicas_min * self.gpus_per_replica}; take fewer, or ask the support for more"
             )
         if self.liveness is not None and killed_before_listening(self.cold_start_seconds, self.liveness):
             raise ValueError(
-                f"liveness probe: it kills each container before it listens, {self.cold_start_seconds:.0f} s "
+                f"livenessProbe: it kills each container before it listens, {self.cold_start_seconds:.0f} s "
                 f"after its start; initialDelaySeconds ({self.liveness.initial_delay_seconds}) + "
                 f"failureThreshold ({self.liveness.failure_threshold}) x periodSeconds "
                 f"({self.liveness.period_seconds}) must be more than that"
@@ -191,7 +191,7 @@ class _Simulation:
         self._event_ids = itertools.count()
         self._polls = 0
         self._due = fleet.platform.polling_interval  # the next poll or event
-        self._state = ScalerState.initial(fleet.scaler.replicas_min)
+        self._state = ScalerState(fleet.scaler.replicas_min)
         self._above_since: float | None = None
         self._before: tuple[float, float] = (0.0, 0.0)  # time and value of the last sample
         self._refused_first: float | None = None  # since the last poll
@@ -319,7 +319,7 @@ class _Simulation:
         if self._refused_first is None:
             self._refused_first = at
         if worker is not None:
-            self._freed.append((at + _REFUSED_SECONDS, worker))
+            self._freed.append((at + REFUSED_SECONDS, worker))
 
     def _begin(self, replica: _Replica, now: float, within: float) -> None:
         """Begins the next step of a replica, and those that begin `within` seconds if nothing happens."""

@@ -142,7 +142,9 @@ def engine_parameters(arguments: ServerArguments, flavor: str) -> EngineParamete
     """
     gpu = GPUS.get(flavor)
     if gpu is None:
-        raise ValueError(f"flavor {flavor}: no figures; known are {', '.join(GPUS)}")
+        raise ValueError(
+            f"gpuFlavor {flavor}: no figures in autoscaling/hardware.json; known are {', '.join(GPUS)}"
+        )
     gpus, given = arguments.tensor_parallel_size, _HARDWARE.efficiencies
     known = known_model(arguments.model)
     width = _bytes_per_parameter(arguments.model, arguments.quantization)

@@ -6,7 +6,7 @@ HorizontalPodAutoscaler that KEDA drives (`pkg/controller/podautoscaler`, extern
 That AI Deploy works like this, and that its target type is `Value`, is an assumption: with `AverageValue`,
 KEDA's own default, an `AVERAGE` over replicas would scale down as soon as it had scaled up.
 
-All times are seconds of any one monotonic clock; the caller calls `decide` every `SYNC_SECONDS`.
+All times are seconds of any one monotonic clock; the caller calls `decide` once per polling interval.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
-
-SYNC_SECONDS = 15.0
-"""Time between two decisions: the sync period of the HPA controller (upstream default)."""
 
 _RATE_PERIOD_SECONDS = 15.0  # upstream scale-up policies: the larger of +4 pods and +100 % per 15 s
 _RATE_PODS = 4
@@ -73,7 +70,10 @@ class ScalerSettings:
 
 @dataclass(frozen=True)
 class ScalerState:
-    """What the scaler remembers between two decisions; after a change by hand, `replace` its `replicas`."""
+    """What the scaler remembers between two decisions; `ScalerState(replicas)` takes an app over.
+
+    After a change by hand, `replace` its `replicas`.
+    """
 
     replicas: int
     """Replicas that are asked for now, ready or not."""
@@ -83,11 +83,6 @@ class ScalerState:
     """(time, change) of the changes within the period of the rate limits, those from and to zero apart."""
     last_active: float | None = None
     """When the metric was last above zero; None when it never was."""
-
-    @classmethod
-    def initial(cls, replicas: int) -> ScalerState:
-        """The state of a scaler that takes over an app with `replicas` replicas."""
-        return cls(replicas)
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,17 @@
 """A stack on virtual time under some traffic, in both target modes, and the answer in numbers.
 
-The field names of `Answer` are those of the JSON file: they stay.
+The field names of `ModeAnswer` are those of the JSON file: they stay.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from autoscaling.distribution import Distribution
-from autoscaling.fleet import Fleet, run
+from autoscaling.fleet import REFUSED_SECONDS, Fleet, run
 from autoscaling.hardware import weights_bytes
 from autoscaling.outcome import Outcome, Row
 from autoscaling.policy import ScalerSettings, TargetType
@@ -43,11 +43,25 @@ def job(stack: Stack, scaler: ScalerSettings, traffic: Traffic, seed: int) -> Jo
     return Job(dataclasses.replace(stack.fleet, scaler=scaler), traffic, seed, stack.objectives)
 
 
-def rehearse(stack: Stack, traffic: Traffic, seed: int, workers: Workers) -> dict[TargetType, Outcome]:
-    """The stack as it is, in both target modes."""
+def rehearse(
+    stack: Stack,
+    traffic: Traffic,
+    seed: int,
+    workers: Workers,
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> dict[TargetType, Outcome]:
+    """The stack as it is, in both target modes.
+
+    `progress` is told what is under way, how many runs of it are done, and of how many.
+    """
     scaler = stack.fleet.scaler
     jobs = [job(stack, dataclasses.replace(scaler, target_type=mode), traffic, seed) for mode in MODES]
-    return dict(zip(MODES, workers.each(Job.run, jobs), strict=True))
+    found: dict[TargetType, Outcome] = {}
+    progress("both target modes", 0, len(MODES))
+    for mode, outcome in zip(MODES, workers.each(Job.run, jobs), strict=True):
+        found[mode] = outcome
+        progress("both target modes", len(found), len(MODES))
+    return found
 
 
 # --- the answer ---------------------------------------------------------------------------------------------
@@ -124,8 +138,9 @@ class ModeAnswer:
     output_tokens: int
     preemptions: int
     attainment: Mapping[str, float]
-    """Share (0 to 1) of first tokens, of gaps and of requests within each objective; `requests`: of all
-    requests, those that were answered with the first token in time and a mean gap within the objective."""
+    """Share (0 to 1) of first tokens, of gaps and of requests within each objective, 1 where there was none
+    (`ttft` and `itl` are null then); `requests`: of all requests, those that were answered with the first
+    token in time and a mean gap within the objective."""
     missed: Sequence[str]
     """Objectives that are not met."""
     ttft: Spread
@@ -229,6 +244,9 @@ def _replicas(outcome: Outcome, scaler: ScalerSettings) -> Replicas:
 
 def _verdict(outcome: Outcome, replicas: Replicas, scaler: ScalerSettings, fleet: Fleet) -> str:
     text = _scaling(outcome, replicas, scaler, fleet)
+    not_ready = outcome.refused - outcome.too_long
+    if not_ready:
+        text += f"; {not_ready:,} of {outcome.requests:,} requests are refused, since no replica is ready"
     if outcome.too_long:
         text += (
             f"; {outcome.too_long:,} requests are refused, since they are longer than the {fleet.longest:,} "
@@ -321,6 +339,15 @@ def assumptions(stack: Stack, traffic: Traffic) -> list[Assumption]:
                 f"guessed from the name: {stack.model} is not in autoscaling/hardware.json",
             ),
         )
+    if stack.unheeded:
+        listed.insert(
+            1,
+            Assumption(
+                "vllmArguments",
+                f"as without {', '.join(stack.unheeded)}",
+                "not modelled: a real replica is faster or slower; calibrate with a load test of one",
+            ),
+        )
     if not fleet.scaler.replicas_min:
         listed.append(
             Assumption(
@@ -329,6 +356,14 @@ def assumptions(stack: Stack, traffic: Traffic) -> list[Assumption]:
                 "how an app without replicas is woken is not documented",
             )
         )
+        if isinstance(traffic, ClosedLoop):
+            listed.append(
+                Assumption(
+                    "after a refusal",
+                    f"{REFUSED_SECONDS:g} s until the worker's next request",
+                    "so the requests of a closed loop may all be refused before the app has woken",
+                )
+            )
     if isinstance(traffic, ClosedLoop):
         listed.append(
             Assumption(

@@ -47,6 +47,8 @@ def summary(report: Report) -> Table:
 
     def attained(name: str, wanted: float) -> Callable[[ModeAnswer], str]:
         def cell(mode: ModeAnswer) -> str:
+            if not _counted(mode, name):
+                return f"none to count ({wanted:.4g} % wanted)"
             share = percent(mode.attainment[name])
             return f"{share} {'✗' if name in mode.missed else '✓'} ({wanted:.4g} % wanted)"
 
@@ -56,7 +58,10 @@ def summary(report: Report) -> Table:
         (f"first token within {ttft.seconds:g} s", attained("time_to_first_token", 100 * ttft.ratio)),
         (f"gap between tokens within {itl.seconds:g} s", attained("inter_token_latency", 100 * itl.ratio)),
         ("requests that did not fail", attained("success", 100 * slo.success)),
-        ("requests within all of it", lambda mode: percent(mode.attainment["requests"])),
+        (
+            "requests within all of it",
+            lambda mode: percent(mode.attainment["requests"]) if mode.requests else "none to count",
+        ),
         ("TTFT p50 / p95 / p99", lambda mode: quantiles(mode.ttft)),
         ("ITL p50 / p95 / p99", lambda mode: quantiles(mode.itl)),
         ("E2E p50 / p95 / p99", lambda mode: quantiles(mode.e2e)),
@@ -201,6 +206,17 @@ def _proposal(text: str, result: Result, found: Sweep, path: str) -> list[str]:
     if not changes:
         return [f"{head}. {path} has them already."]
     return [f"{head}. In {path}:", *(f"  {line}" for line in changes)]
+
+
+def _counted(mode: ModeAnswer, objective: str) -> bool:
+    """Whether there was anything that the objective is about: of nothing every share is met."""
+    match objective:
+        case "time_to_first_token":
+            return mode.ttft.mean is not None
+        case "inter_token_latency":
+            return mode.itl.mean is not None
+        case _:
+            return mode.requests > 0
 
 
 def _scalings(mode: ModeAnswer) -> str:

@@ -23,14 +23,14 @@ def show(report: Report, console: Console) -> None:
     stack, scaler = report.stack, report.stack.fleet.scaler
     console.print(
         f"[bold]{stack.name}[/]: {escape(stack.model)} on {scaler.replicas_min} to {scaler.replicas_max} × "
-        f"{stack.fleet.gpus_per_replica} {stack.gpu_flavor}, {stack.fleet.metric} at "
+        f"{stack.fleet.gpus_per_replica} {stack.gpu_flavor}, {escape(stack.fleet.metric)} at "
         f"{scaler.target_value:g} {scaler.aggregation}; traffic {escape(report.traffic)}, seed {report.seed}",
         highlight=False,
         soft_wrap=True,
     )
     _print(tables.summary(report), console)
     for name, mode in report.modes.items():
-        console.print(f"[bold]{name}[/] {mode.verdict}.", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{name}[/] {escape(mode.verdict)}.", highlight=False, soft_wrap=True)
         for line in curves(mode, scaler.replicas_max):
             console.print(f"  {line}", highlight=False)
     console.print()

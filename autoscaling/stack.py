@@ -52,6 +52,8 @@ class Stack:
     """Where the figures of the engine are from."""
     known_model: bool
     """Whether the size of the model is published, and not guessed from its name."""
+    unheeded: tuple[str, ...] = ()
+    """Arguments of vLLM that change its speed and that the engine does not model."""
 
 
 _OBJECTIVES = "serviceLevelObjectives"
@@ -107,6 +109,7 @@ def read(stack: str, *, calibration: Path | None = None, folder: Path = CHECKOUT
         most_replicas=_most_replicas(stack, values, endpoint),
         speed=speed,
         known_model=known_model(endpoint.model) is not None,
+        unheeded=tuple(arguments.unheeded(endpoint.vllm_arguments)),
     )
 
 
@@ -142,7 +145,9 @@ def _values(stack: str, folder: Path) -> dict[str, str]:
     """Configuration of a stack as Pulumi hands it over, but with the defaults for what is not needed here."""
     path = folder / f"Pulumi.{stack}.yaml"
     if not path.is_file():
-        known = sorted(file.name.split(".")[1] for file in folder.glob("Pulumi.*.yaml"))
+        known = sorted(
+            file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in folder.glob("Pulumi.*.yaml")
+        )
         raise StackError(f"stack {stack}: there is no {path.name}; the stacks are {', '.join(known)}")
     declared = _config(folder / "Pulumi.yaml")
     defaults = {key: entry["default"] for key, entry in declared.items() if "default" in entry}

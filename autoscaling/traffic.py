@@ -140,6 +140,8 @@ class Recorded(OpenLoop):
 
 
 _COLUMNS = ("seconds", "prompt_tokens", "output_tokens")
+_MOST_SECONDS = 366 * 86400
+"""Of a recording; a time of Unix would have half a century of nothing rehearsed before it."""
 
 
 def _rows(path: Path) -> Iterator[Request]:
@@ -160,7 +162,7 @@ def _read(path: Path, reader: csv.DictReader[str]) -> Iterator[Request]:
         )
     before = 0.0
     for row in reader:
-        at = _cell(path, reader.line_num, row, "seconds", lambda text: _number(text, 0, above=False))
+        at = _cell(path, reader.line_num, row, "seconds", _elapsed)
         if at < before:
             raise ValueError(
                 f"{path}, line {reader.line_num}, seconds = {at:g}: must not be before {before:g}, "
@@ -265,6 +267,13 @@ def _number(text: str, least: float, above: bool) -> float:
         value = math.nan
     if not math.isfinite(value) or value < least or (above and value == least):
         raise ValueError(f"must be a number {'above' if above else 'of at least'} {least:g}")
+    return value
+
+
+def _elapsed(text: str) -> float:
+    value = _number(text, 0, above=False)
+    if value > _MOST_SECONDS:
+        raise ValueError("must be since the traffic began, no Unix time and no more than a year")
     return value
 
 

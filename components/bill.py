@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from components.ai_deploy.spec import DeploymentStrategy
-from components.prices import Price, flavor_eur_per_hour, prices
+from components.prices import Price, flavor_eur_per_hour, has_one_zone, prices
 from components.settings import ClusterSettings, EndpointSettings, MonitoringSettings, Settings
 
 HOURS_PER_MONTH = 730
@@ -91,8 +91,7 @@ def bill(settings: Settings) -> Bill:
     """The bill of a stack with these settings."""
     endpoint, cluster, monitoring = settings.endpoint, settings.cluster, settings.monitoring
     rest = [*_cluster(cluster), *_storage_and_network(monitoring)]
-    if not cluster.cluster_region[-1].isdigit():
-        # GRA11 has one availability zone; those with three, such as EU-WEST-PAR, have prices of their own.
+    if not has_one_zone(cluster.cluster_region):
         rest = [replace(item, price=None) for item in rest]
     items = (_replicas(endpoint), *rest)
     return Bill(items, tuple(_notes(endpoint, items)))

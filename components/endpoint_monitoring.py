@@ -70,18 +70,15 @@ class EndpointMonitoring(pulumi.ComponentResource):
         host: pulumi.Input[str],
         token: pulumi.Input[str],
         app: pulumi.Input[str],
-        before: str,
         opts: pulumi.ResourceOptions,
     ) -> None:
         """Declares the objects in `namespace`; `release` brings the kinds ScrapeConfig and PrometheusRule.
 
         `host` is where the endpoint listens, `app` the address at which the platform tells of it; both should
-        become known only when the endpoint has answered. `token` opens both. `before` begins the names of
-        what the parent itself declared in earlier versions.
+        become known only when the endpoint has answered. `token` opens both.
         """
         super().__init__("ovh-vllm:components:EndpointMonitoring", name, None, opts)
-        self._before = before
-        self._parent = opts.parent
+        self._inside = pulumi.ResourceOptions(parent=self)
         self._name = name
         self._target = target
         self._settings = settings
@@ -92,7 +89,7 @@ class EndpointMonitoring(pulumi.ComponentResource):
             TOKEN_SECRET,
             namespace,
             {"token": token},
-            opts=self._inside(TOKEN_SECRET),
+            opts=self._inside,
         )
         kubernetes.core.v1.ConfigMap(
             f"{name}-dashboards",
@@ -102,7 +99,7 @@ class EndpointMonitoring(pulumi.ComponentResource):
                 "labels": {"grafana_dashboard": "1"},
             },
             data=dict(bundle.dashboards(target)),
-            opts=self._inside("dashboard"),
+            opts=self._inside,
         )
         jobs = [
             self._scrape(str(index), self._sampler(str(index), host), [bearer])
@@ -114,7 +111,7 @@ class EndpointMonitoring(pulumi.ComponentResource):
                 namespace=namespace,
                 image=settings.platform_exporter_image,
                 token=bearer,
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=self._inside,
             )
             jobs.append(self._scrape("platform", self._platform(exporter, app), []))
         self._custom(
@@ -127,15 +124,6 @@ class EndpointMonitoring(pulumi.ComponentResource):
             jobs,
         )
         self.register_outputs({})
-
-    def _inside(self, before: str | None = None) -> pulumi.ResourceOptions:
-        """Options of a child; `before` is the rest of its name from when it was a child of the parent."""
-        aliases: list[pulumi.Alias] = []
-        if before is not None:
-            # Until 22 November 2026 the stack declared the Secret, the ConfigMap and its one scrape itself.
-            # Without the old names they would be made a second time under names that are taken.
-            aliases.append(pulumi.Alias(name=f"{self._before}-{before}", parent=self._parent))
-        return pulumi.ResourceOptions(parent=self, aliases=aliases)
 
     def _sampler(self, index: str, host: pulumi.Input[str]) -> dict[str, Any]:
         """A job that scrapes the endpoint as the others do, over a connection of its own."""
@@ -177,8 +165,6 @@ class EndpointMonitoring(pulumi.ComponentResource):
             f"{self._target.job}-{suffix}",
             spec,
             needs,
-            # The one scrape that there was had the name of what is the first sampler now.
-            before=f"scrape-{self._target.job}" if suffix == "0" else None,
         )
 
     def _custom(
@@ -189,7 +175,6 @@ class EndpointMonitoring(pulumi.ComponentResource):
         object_name: str,
         spec: Mapping[str, Any],
         needs: list[pulumi.Resource],
-        before: str | None = None,
     ) -> pulumi.Resource:
         return kubernetes.apiextensions.CustomResource(
             name,
@@ -197,5 +182,5 @@ class EndpointMonitoring(pulumi.ComponentResource):
             kind=kind,
             metadata={"name": object_name, "namespace": self._namespace},
             spec=spec,
-            opts=self._inside(before).merge(pulumi.ResourceOptions(depends_on=[self._release, *needs])),
+            opts=self._inside.merge(pulumi.ResourceOptions(depends_on=[self._release, *needs])),
         )

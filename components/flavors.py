@@ -1,4 +1,4 @@
-"""What AI Deploy offers: regions and flavors, with what an app may have of them.
+"""What AI Deploy offers: regions, where they are asked, and flavors, with what an app may have of them.
 
 The live list is `GET /cloud/project/{id}/ai/capabilities/region/{region}/flavor`; `flavors.json` beside this
 module lets a mistake show in a preview. It names the source of its numbers; prices are in `prices.py`.
@@ -51,3 +51,8 @@ REGIONS = _OFFER.regions
 """Regions of the AI products."""
 FLAVORS = {flavor.id: flavor for flavor in _OFFER.flavors}
 """Flavors by id."""
+
+
+def ai_api_url(region: str) -> str:
+    """Address of the AI platform's own API, which has one host for each region; without `/v1`."""
+    return f"https://{region.lower()}.ai.cloud.ovh.net"

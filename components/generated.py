@@ -12,10 +12,6 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pulumi import Input, Output, ResourceOptions
 from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, Resource, ResourceProvider
 
@@ -23,7 +19,6 @@ from components.unknowns import is_unknown
 
 RENEWAL: Final = datetime.timedelta(days=30)
 """How long before its end a certificate is made anew, by the first update that comes."""
-_CLOCK_SKEW: Final = datetime.timedelta(hours=1)
 
 
 class PasswordProvider(ResourceProvider):
@@ -100,21 +95,17 @@ class SelfSignedCertificateProvider(ResourceProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Makes key and certificate."""
-        end = _now() + datetime.timedelta(days=int(props["validity_days"]))
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate(key, props["dns_names"], props["ip_addresses"], end)
-        key_pem = key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+        # Here, since cryptography would cost every preview 30 ms.
+        from components.certificate import self_signed
+
+        made = self_signed(props["dns_names"], props["ip_addresses"], _now(), int(props["validity_days"]))
         return CreateResult(
-            f"{certificate.serial_number:x}",
+            f"{made.serial_number:x}",
             {
                 **props,
-                "key_pem": key_pem.decode(),
-                "certificate_pem": certificate.public_bytes(serialization.Encoding.PEM).decode(),
-                "not_after": certificate.not_valid_after_utc.isoformat(),
+                "key_pem": made.key_pem,
+                "certificate_pem": made.certificate_pem,
+                "not_after": made.not_after.isoformat(),
             },
         )
 
@@ -159,40 +150,3 @@ class SelfSignedCertificate(Resource, module="generated", name="SelfSignedCertif
 
 def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
-
-
-def _certificate(
-    key: ec.EllipticCurvePrivateKey,
-    dns_names: Sequence[str],
-    ip_addresses: Sequence[str],
-    end: datetime.datetime,
-) -> x509.Certificate:
-    alternatives: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
-    alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in ip_addresses]
-    # A common name has room for 64 characters; clients look at the alternative names only.
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, [*dns_names, *ip_addresses][0][:64])])
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_now() - _CLOCK_SKEW)
-        .not_valid_after(end)
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from itertools import pairwise
 from urllib.parse import urlsplit
 
 import pulumi
@@ -185,10 +185,10 @@ class InferenceEndpoint(pulumi.ComponentResource):
 
 def served_model(settings: EndpointSettings) -> str:
     """The name under which vLLM serves the model: the first `--served-model-name`, else the model's id."""
-    arguments: Sequence[str] = settings.vllm_arguments
-    for index, argument in enumerate(arguments):
-        if argument == "--served-model-name" and index + 1 < len(arguments):
-            return arguments[index + 1]
-        if argument.startswith("--served-model-name="):
-            return argument.partition("=")[2]
-    return settings.model
+    served = settings.model
+    for argument, following in pairwise([*settings.vllm_arguments, settings.model]):
+        name, equals, value = argument.partition("=")
+        # vLLM takes --served_model_name, too, and of two the last one.
+        if name.replace("_", "-") == "--served-model-name":
+            served = value if equals else following
+    return served

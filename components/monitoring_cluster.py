@@ -32,6 +32,7 @@ class MonitoringCluster(pulumi.ComponentResource):
         protect: bool,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """Declares the cluster in the project `service_name`; `protect` is for the cluster alone."""
         super().__init__("ovh-vllm:components:MonitoringCluster", name, None, opts)
         kube = cloudproject.Kube(
             name,

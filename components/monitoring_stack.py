@@ -74,7 +74,6 @@ class MonitoringStack(pulumi.ComponentResource):
         super().__init__("ovh-vllm:components:MonitoringStack", name, None, opts)
         self._name = name
         self._settings = settings
-        self._provider = provider
         self._inside = pulumi.ResourceOptions(parent=self, provider=provider)
         # Every other object takes its namespace from this one, so that all of them are held back with it.
         self._namespace = kubernetes.core.v1.Namespace(
@@ -160,7 +159,6 @@ class MonitoringStack(pulumi.ComponentResource):
             host=host,
             token=token,
             app=app,
-            before=self._name,
             opts=self._inside,
         )
 

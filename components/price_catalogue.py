@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +19,9 @@ import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from components.ai_deploy.credentials import FILES, CredentialsError, find_url
+from components.ai_deploy.credentials import CredentialsError, find_url
 from components.prices import FILE, Price, Prices
+from dashboards.page import files
 
 _PATH = "/order/catalog/public/cloud"
 _SUBSIDIARY = "FR"
@@ -181,28 +180,17 @@ def fetch(url: str) -> Catalogue:
     return read(response.content, address)
 
 
-def write(prices: Prices, file: Path) -> None:
-    """Replaces the file in one step."""
-    new = file.with_suffix(f".{os.getpid()}")
-    try:
-        new.write_text(render(prices), encoding="utf-8")
-        shutil.copymode(file, new)
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
-
-
 def main(file: Path = FILE) -> int:
     """Reads the catalogue where `OVH_ENDPOINT` (or an ovh.conf) says, and renews `file`."""
     try:
-        url = find_url({}, os.environ, FILES)
+        url = find_url({})
         old = Prices.model_validate_json(file.read_text(encoding="utf-8"))
         found = news(
             old, fetch(url), f"public catalogue of {url}", datetime.datetime.now(datetime.UTC).date()
         )
         if not found.read:
             raise CatalogueError(f"{url}{_PATH} knows none of the plan codes in {file.name}")
-        write(found.prices, file)
+        files.write(file, [render(found.prices)])
     except (CatalogueError, CredentialsError, OSError) as error:
         sys.stderr.write(f"{error}.\n{file.name} stays as it is.\n")
         return 1

@@ -59,6 +59,14 @@ class Prices(_Data):
         return self.volumes.get(type_.removesuffix("-luks"))
 
 
+def has_one_zone(region: str) -> bool:
+    """Whether a region of Managed Kubernetes has one availability zone, as GRA11, and so these prices.
+
+    Those with three, such as EU-WEST-PAR, have prices of their own for all but AI Deploy.
+    """
+    return region[-1:].isdigit()
+
+
 @cache
 def prices() -> Prices:
     """The prices as the file has them."""

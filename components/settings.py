@@ -19,11 +19,14 @@ from pydantic.alias_generators import to_camel
 
 from components.ai_deploy.spec import (
     ContainerUpdates,
+    Port,
     Probe,
     Volume,
+    Window,
     environment_variables,
     user_labels,
 )
+from components.flavors import ai_api_url
 from components.setting_rules import RULES, receivers_of
 from components.setting_types import (
     AiRegion,
@@ -47,7 +50,6 @@ from components.setting_types import (
     OptionalUrl,
     PagerDutyKey,
     PlatformUrl,
-    Port,
     Receiver,
     ScrapeInterval,
     SecretUrl,
@@ -61,7 +63,6 @@ from components.setting_types import (
     Target,
     Text,
     Url,
-    Window,
     Word,
 )
 from dashboards.rules import Severity
@@ -224,9 +225,8 @@ class Settings:
 
     @property
     def ai_api_url(self) -> str:
-        """Address of the AI platform's own API, which has one host for each region; no trailing slash."""
-        given = self.monitoring.ai_api_url.rstrip("/")
-        return given or f"https://{self.endpoint.region.lower()}.ai.cloud.ovh.net"
+        """Address of the AI platform's own API, without `/v1` and trailing slash."""
+        return self.monitoring.ai_api_url.rstrip("/") or ai_api_url(self.endpoint.region)
 
 
 _GROUPS: dict[str, type[_Group]] = {
@@ -297,6 +297,7 @@ def load(
         )
         values["serviceName"] = "0" * 32
 
+    unprinted = _UNPRINTED | {key for key in config if secret(key)}
     valid: dict[str, Any] = {}
     for group in _GROUPS.values():
         for name, field in group.model_fields.items():
@@ -309,8 +310,8 @@ def load(
             try:
                 valid[name] = TypeAdapter(annotated).validate_python(_decode(field.annotation, values[key]))
             except (ValidationError, ValueError) as error:
-                mistakes.append(Mistake(key, None if key in _UNPRINTED else values[key], _explain(error)))
-    mistakes += _broken_rules(valid, values)
+                mistakes.append(Mistake(key, None if key in unprinted else values[key], _explain(error)))
+    mistakes += _broken_rules(valid, values, unprinted)
     if mistakes:
         raise SettingsError(stack, mistakes)
     groups = {
@@ -366,13 +367,16 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 _UNPRINTED = _SECRETS | {"vllmEnvironment"}
+"""Keys whose values no message shows, besides those that the stack file encrypts."""
 
 
-def _broken_rules(valid: Mapping[str, Any], values: Mapping[str, str]) -> Iterator[Mistake]:
+def _broken_rules(
+    valid: Mapping[str, Any], values: Mapping[str, str], unprinted: set[str]
+) -> Iterator[Mistake]:
     """Mistakes between fields; a rule whose fields are not all valid is left for the next run."""
     for rule in RULES:
         if all(name in valid for name in rule.fields):
             problem = rule.check(*(valid[name] for name in rule.fields))
             if problem is not None:
-                shown = rule.printed and rule.key not in _UNPRINTED
+                shown = rule.printed and rule.key not in unprinted
                 yield Mistake(rule.key, values[rule.key] if shown else None, problem)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from dashboards.rules import Alert, Group, Severity
-from dashboards.target import Target
+from dashboards.target import API_CALLS, ENDPOINT, Target
 
-_BY = "by (job, service, model, environment)"
+_BY = f"by ({ENDPOINT})"
 
 
 def groups(target: Target) -> Sequence[Group]:
@@ -261,7 +261,7 @@ def _engine(target: Target) -> Iterator[Alert]:
         # One that is older than an hour, or was there an hour ago, has not died young. Scaling makes short
         # lives, too: two for each replica above the fewest are allowed.
         f"count {_BY} (\n"
-        f"  count by (job, service, model, environment, replica) (last_over_time({running}[1h]))\n"
+        f"  count by ({ENDPOINT}, replica) (last_over_time({running}[1h]))\n"
         f"  unless on (job, replica) last_over_time({running}[2m])\n"
         f"  unless on (job, replica) last_over_time({born}[1h]) < time() - 3600\n"
         f"  unless on (job, replica) last_over_time({running}[10m] offset 1h)\n"
@@ -273,8 +273,8 @@ def _engine(target: Target) -> Iterator[Alert]:
         "or its liveness probe gives it up. Each restart loads the weights again.",
     )
     generated = _replica(target, "vllm:generation_tokens_total")
-    answers = f'replica:http_requests_total{{{target.selector},handler=~"/v1/.+",method="POST"}}'
-    engine = "by (job, service, model, environment, replica, engine)"
+    answers = f"replica:http_requests_total{{{target.selector},{API_CALLS}}}"
+    engine = f"by ({ENDPOINT}, replica, engine)"
     yield _alert(
         target,
         "EngineStuck",
@@ -315,7 +315,7 @@ def _prometheus(target: Target) -> Iterator[Alert]:
         "Within the last day it deleted its oldest samples because all together reached "
         "prometheusRetentionSize. If less than seven days are left, objectives are computed of that.",
     )
-    own = f'rule_group=~".+;{target.job}-.+"'
+    own = target.rule_groups
     yield _alert(
         target,
         "RulesFailing",

@@ -14,6 +14,7 @@ from typing import Literal
 from dashboards.connector_metrics import CONNECTORS
 from dashboards.metric import FIRST, NEWEST, Metric, Type, Unit, UnknownVersionError, version
 from dashboards.server_metrics import CONDITIONAL, FINISHED_REASONS, HTTP, PROCESS, RETIRED, SERVER
+from dashboards.target import ENDPOINT_LABELS
 
 __all__ = [
     "FIRST",
@@ -35,8 +36,6 @@ __all__ = [
 METRICS: tuple[Metric, ...] = (*PROCESS, *SERVER, *HTTP, *CONDITIONAL, *CONNECTORS, *RETIRED)
 """What a server exposes, in the order of an exposition, then what it exposes only with some flag."""
 
-ENDPOINT_LABELS = ("job", "service", "model", "environment")
-"""Labels that tell endpoints apart; everything that is recorded of an endpoint keeps them."""
 SCRAPE_LABELS = (*ENDPOINT_LABELS, "instance", "sampler")
 """What a scrape of the endpoint adds to the labels of its metrics."""
 REPLICA_LABELS = (*ENDPOINT_LABELS, "instance", "replica")

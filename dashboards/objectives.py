@@ -31,16 +31,13 @@ from dataclasses import dataclass
 
 from dashboards import catalogue
 from dashboards.rules import Alert, Group, Recording, Severity
-from dashboards.target import Latency, Objectives, Target
+from dashboards.target import API_CALLS, ENDPOINT, Latency, Objectives, Target
 
 PERIOD = "7d"
 """What an objective is about."""
 
 _HOURS = {"5m": 5 / 60, "30m": 0.5, "1h": 1, "2h": 2, "6h": 6, "1d": 24, "3d": 72, "7d": 168}
 """The windows that are recorded, in hours."""
-
-_LABELS = "job, service, model, environment"
-"""What tells one endpoint from another one."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def _slos(target: Target) -> tuple[_Slo, ...]:
     objectives = target.objectives
     first, gap = objectives.time_to_first_token, objectives.inter_token_latency
     finished = f"replica:vllm:request_success_total{{{target.selector},finished_reason"
-    failed = f'replica:http_requests_total{{{target.selector},handler=~"/v1/.+",method="POST",status="5xx"}}'
+    failed = f'replica:http_requests_total{{{target.selector},{API_CALLS},status="5xx"}}'
     awake = ""
     if target.min_replicas == 0 and target.platform_metrics:
         ready = f"fleet:vllm:replicas_ready{{{target.selector}}}"
@@ -173,8 +170,8 @@ def _recordings(target: Target) -> Iterator[Recording]:
     slos = _slos(target)
     for slo in slos:
         labels = {"slo": slo.name}
-        yield Recording("fleet:slo_good:increase5m", f"sum by ({_LABELS}) ({slo.good})", labels)
-        yield Recording("fleet:slo_total:increase5m", f"sum by ({_LABELS}) ({slo.total})", labels)
+        yield Recording("fleet:slo_good:increase5m", f"sum by ({ENDPOINT}) ({slo.good})", labels)
+        yield Recording("fleet:slo_total:increase5m", f"sum by ({ENDPOINT}) ({slo.total})", labels)
     for window in _HOURS:
         good, total = (_events(which, window, target.selector) for which in ("good", "total"))
         # No ratio without events; extrapolation of a young counter may make good exceed total a little.

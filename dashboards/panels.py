@@ -25,8 +25,6 @@ from grafana_foundation_sdk.models.text import TextMode
 
 DATASOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="prometheus")
 """The datasource that kube-prometheus-stack provisions."""
-COLUMNS = 24
-"""Width of Grafana's grid."""
 
 _GOOD, _WARNING, _BAD, _PLAIN = "green", "orange", "red", "blue"
 
@@ -94,7 +92,9 @@ class Panel(ABC):
     """A unit of Grafana, such as `s`, `percentunit` (1 is 100 %) or `short`."""
     queries: Sequence[Query] = ()
     width: int = 8
+    """Of the 24 columns of Grafana's grid."""
     height: int = 8
+    """In rows of the grid."""
     minimum: float | None = 0
     maximum: float | None = None
     decimals: int | None = None

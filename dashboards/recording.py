@@ -40,7 +40,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dashboards.rules import Group, Recording
-from dashboards.target import Target
+from dashboards.target import ENDPOINT, Target
 
 SAMPLER_INTERVAL = "5s"
 """Time between two scrapes of a sampler, and between two evaluations of the rules."""
@@ -101,7 +101,6 @@ FAMILIES: tuple[str, ...] = (*GAUGES, *COUNTERS, *HISTOGRAMS, *MEANS)
 _FORGOTTEN = "15s"
 """A scrape of so long ago says nothing of now: a restarted Prometheus evaluates before it scrapes."""
 
-_ENDPOINT = "job, service, model, environment"
 _SCRAPE = "job, instance, sampler"
 
 
@@ -184,7 +183,7 @@ def _fleet(target: Target) -> Iterator[Recording]:
     running = f"last_over_time(replica:vllm:num_requests_running{{{selector}}}[1m])"
     waiting = f"last_over_time(replica:vllm:num_requests_waiting{{{selector}}}[1m])"
     yield Recording(
-        "fleet:vllm:replicas_seen", f"count by ({_ENDPOINT}) (count by ({_ENDPOINT}, replica) ({running}))"
+        "fleet:vllm:replicas_seen", f"count by ({ENDPOINT}) (count by ({ENDPOINT}, replica) ({running}))"
     )
     if target.platform_metrics:
         yield Recording(
@@ -196,11 +195,11 @@ def _fleet(target: Target) -> Iterator[Recording]:
     answered = f"(up{{{selector}}} == 1 and present_over_time(up{{{selector}}}[{_FORGOTTEN}]))"
     yield Recording(
         "fleet:vllm:unidentified_scrapes",
-        f"count by ({_ENDPOINT}) ({answered} unless on ({_SCRAPE}) (\n    {_births(target)}\n  ))\n"
-        f"or\n0 * count by ({_ENDPOINT}) ({answered})",
+        f"count by ({ENDPOINT}) ({answered} unless on ({_SCRAPE}) (\n    {_births(target)}\n  ))\n"
+        f"or\n0 * count by ({ENDPOINT}) ({answered})",
     )
-    yield Recording("fleet:vllm:num_requests_running", f"sum by ({_ENDPOINT}) ({running})")
-    yield Recording("fleet:vllm:num_requests_waiting", f"sum by ({_ENDPOINT}) ({waiting})")
+    yield Recording("fleet:vllm:num_requests_running", f"sum by ({ENDPOINT}) ({running})")
+    yield Recording("fleet:vllm:num_requests_waiting", f"sum by ({ENDPOINT}) ({waiting})")
     yield _increase(target, "generation_tokens", "vllm:generation_tokens_total")
     yield _increase(target, "prompt_tokens", "vllm:prompt_tokens_total")
     yield _increase(target, "requests", "vllm:request_success_total", "finished_reason")
@@ -209,6 +208,6 @@ def _fleet(target: Target) -> Iterator[Recording]:
 def _increase(target: Target, record: str, family: str, *labels: str) -> Recording:
     return Recording(
         f"fleet:vllm:{record}:increase{WINDOW}",
-        f"sum by ({', '.join([_ENDPOINT, *labels])}) "
+        f"sum by ({', '.join([ENDPOINT, *labels])}) "
         f"(increase(replica:{family}{{{target.selector}}}[{WINDOW}]))",
     )

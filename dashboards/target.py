@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+ENDPOINT_LABELS = ("job", "service", "model", "environment")
+"""Labels that tell endpoints apart; everything that is recorded of an endpoint keeps them."""
+ENDPOINT = ", ".join(ENDPOINT_LABELS)
+"""The same, for the inside of `by (…)`."""
+API_CALLS = 'handler=~"/v1/.+",method="POST"'
+"""Matchers of `http_requests_total` for what callers ask of the model: probes ask for GET /v1/models."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -59,3 +66,8 @@ class Target:
     def selector(self) -> str:
         """Matcher of the endpoint's series, for the inside of braces."""
         return f'job="{self.job}"'
+
+    @property
+    def rule_groups(self) -> str:
+        """Matcher of its rule groups in what Prometheus says of itself; before the `;` is their file."""
+        return f'rule_group=~".+;{self.job}-.+"'

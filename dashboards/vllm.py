@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard
 
+from dashboards.endpoint import SIGHT, WINDOW_SECONDS, Endpoint, ratio
 from dashboards.objectives import TIERS
 from dashboards.panels import (
     DATASOURCE,
@@ -29,132 +29,26 @@ from dashboards.panels import (
     Table,
     Text,
 )
-from dashboards.target import Target
+from dashboards.recording import WINDOW
+from dashboards.target import API_CALLS, Target
 
 UID = "vllm-ministral-monitoring"
 """Uid of the dashboard, part of its address."""
 SLUG = "ministral-14b-vllm-metrics-monitoring"
 """Human-readable part of the dashboard's address; Grafana ignores it."""
 
-# Five minutes, however far one zooms in: a scrape meets only one of the replicas, so a window as short as
-# `$__rate_interval` may miss some of them, while in five minutes each is met often enough. What happens is
-# therefore shown smoothed, and fully only after five minutes.
-_WINDOW = "5m"
-_WINDOW_SECONDS = 300
-_SIGHT = "1m"
-"""How long a replica that no scrape meets is taken to be there, as in the recording rules."""
-_STEP = "$__interval"
-"""Time between two points; a window for what happens between them, so that no zoom misses anything."""
-
 _ZERO = "0 * max(prometheus_tsdb_head_series)"
 """0 at all times when Prometheus ran, unlike `vector(0)`, which says so of an outage as well."""
 
 _SMOOTHED = "It is the mean of five minutes: after a start it takes that long to be right."
 
-_QUANTILES = (0.5, 0.95, 0.99)
 _TTFT = "vllm:time_to_first_token_seconds"
 _FIRING = 'alertstate="firing"'
 
 
-@dataclass(frozen=True)
-class _Endpoint:
-    """Expressions over the recorded series of the endpoint.
-
-    `replica:` series are those of the model and the replicas that are chosen on the page.
-    """
-
-    target: Target
-
-    def series(self, name: str, where: str = "") -> str:
-        """A family of each replica; HTTP and process metrics know no model."""
-        model = 'model_name=~"$model"' if name.startswith("vllm:") else ""
-        matchers = _joined(self.target.selector, model, 'replica=~"$replica"', where)
-        return f"replica:{name}{{{matchers}}}"
-
-    def fleet(self, name: str) -> str:
-        """A series about all replicas together, added up over what else tells it apart."""
-        return f"sum(fleet:{name}{{{self.target.selector}}})"
-
-    def slo(self, name: str) -> str:
-        """A series of each objective."""
-        return f"max by (slo) (fleet:slo_{name}{{{self.target.selector}}})"
-
-    def increase(self, name: str, by: str = "", where: str = "") -> str:
-        """What a counter gained within the window."""
-        return f"{_sum(by)}(increase({self.series(name, where)}[{_WINDOW}]))"
-
-    def rate(self, name: str, by: str = "", where: str = "") -> str:
-        """What a counter gains per second; of one replica: since its birth, if that is not long ago."""
-        gained = self.increase(name, by, where)
-        each = f"{gained} / {_WINDOW_SECONDS}"
-        if by == "replica":
-            # Not every replica says when it was born.
-            each = f"({gained} / on (replica) clamp({self.age()}, 1, {_WINDOW_SECONDS}) or {each})"
-        return each
-
-    def gauge(self, name: str, aggregation: str = "sum") -> str:
-        """A gauge of each replica, whose engines are aggregated."""
-        return f"{aggregation} by (replica) (last_over_time({self.series(name)}[{_SIGHT}]))"
-
-    def quantile(self, quantile: float, family: str, by: str = "") -> str:
-        """A quantile of a histogram; nothing while nothing is counted."""
-        buckets = self.increase(f"{family}_bucket", f"le, {by}" if by else "le")
-        # Of nothing it is NaN, which no comparison lets through.
-        return f"histogram_quantile({quantile}, {buckets}) >= 0"
-
-    def mean(self, family: str, by: str = "") -> str:
-        """The mean of a histogram; nothing while nothing is counted."""
-        return _ratio(self.increase(f"{family}_sum", by), self.increase(f"{family}_count", by))
-
-    def spread(self, family: str) -> list[Query]:
-        """Quantiles and mean of a histogram."""
-        quantiles = [Query(self.quantile(quantile, family), _name(quantile)) for quantile in _QUANTILES]
-        return [*quantiles, Query(self.mean(family), "mean")]
-
-    def hits(self, cache: str, by: str = "") -> str:
-        """Share of what was looked up in a cache and found there."""
-        return _ratio(self.increase(f"{cache}_hits_total", by), self.increase(f"{cache}_queries_total", by))
-
-    def sighted(self, window: str = _SIGHT, ago: str = "") -> str:
-        """1 or more for each replica that was met within the window, which may end some time ago."""
-        running = f"replica:vllm:num_requests_running{{{self.target.selector}}}[{window}]"
-        return f"count by (replica) (last_over_time({running}{f' offset {ago}' if ago else ''}))"
-
-    def appeared(self) -> str:
-        """1 or more for each replica that was first met since the point before."""
-        return f"{self.sighted(_STEP)} unless {self.sighted(_STEP, _STEP)}"
-
-    def gone(self) -> str:
-        """1 or more for each replica that was last met before the point before."""
-        return f"{self.sighted(_STEP, _STEP)} unless {self.sighted(_STEP)}"
-
-    def born(self) -> str:
-        """Unix seconds when each replica was born."""
-        return self.gauge("vllm:generation_tokens_created", "max")
-
-    def age(self) -> str:
-        """Seconds since each replica was born."""
-        return f"time() - {self.born()}"
-
-    def coverage(self) -> str:
-        """Share of the rules' evaluations that had a scrape of each replica."""
-        met = f"max by (replica) (count_over_time({self.series('vllm:num_requests_running')}[{_WINDOW}]))"
-        evaluations = f"count_over_time(fleet:vllm:replicas_seen{{{self.target.selector}}}[{_WINDOW}])"
-        return f"{met} / on () group_left () clamp_min(max({evaluations}), 1)"
-
-    def paid(self) -> str:
-        """Replicas that cost money: those that the platform runs, or are seen while it does not say."""
-        seen = self.fleet("vllm:replicas_seen")
-        return f"({self.fleet('vllm:replicas_ready')} or {seen})" if self.target.platform_metrics else seen
-
-    def platform(self, *queries: Query) -> tuple[Query, ...]:
-        """The queries, if the platform is asked about the app at all."""
-        return queries if self.target.platform_metrics else ()
-
-
 def build(target: Target) -> str:
     """The dashboard as JSON of Grafana's classic schema, the same text for the same target."""
-    endpoint = _Endpoint(target)
+    endpoint = Endpoint(target)
     builder = (
         builders.Dashboard("Ministral 14B vLLM metrics monitoring")
         .uid(UID)
@@ -185,7 +79,7 @@ def build(target: Target) -> str:
     return json.dumps(json.loads(JSONEncoder(sort_keys=True).encode(built)), indent=1, sort_keys=True)
 
 
-def _variables(endpoint: _Endpoint) -> Iterator[builders.QueryVariable]:
+def _variables(endpoint: Endpoint) -> Iterator[builders.QueryVariable]:
     running, selector = "replica:vllm:num_requests_running", endpoint.target.selector
     for name, label, source in (
         ("model", "model_name", f"{running}{{{selector}}}"),
@@ -208,7 +102,7 @@ def _variables(endpoint: _Endpoint) -> Iterator[builders.QueryVariable]:
         )
 
 
-def _annotations(endpoint: _Endpoint) -> Iterator[builders.AnnotationQuery]:
+def _annotations(endpoint: Endpoint) -> Iterator[builders.AnnotationQuery]:
     for name, color, shown, expr, text in (
         ("Replica appeared", "green", True, endpoint.appeared(), "{{replica}}"),
         ("Replica gone", "purple", True, endpoint.gone(), "{{replica}}"),
@@ -223,13 +117,13 @@ def _annotations(endpoint: _Endpoint) -> Iterator[builders.AnnotationQuery]:
             .icon_color(color)
             .expr(expr)
             # At least: a shorter one would take a replica that was not met for a moment to be gone.
-            .step(_SIGHT)
+            .step(SIGHT)
             .title_format(name)
             .text_format(text)
         )
 
 
-def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
+def _verdict(endpoint: Endpoint) -> Sequence[Panel]:
     target, objectives = endpoint.target, endpoint.target.objectives
     promised = {
         "time_to_first_token": objectives.time_to_first_token.ratio,
@@ -290,7 +184,7 @@ def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
             "fails: try it with curl and look at the targets of Prometheus.",
             unit="percentunit",
             maximum=1,
-            queries=[Query(f"avg(avg_over_time({up}[{_WINDOW}]))", "answered")],
+            queries=[Query(f"avg(avg_over_time({up}[{WINDOW}]))", "answered")],
             limits=Limits.falling(0.99, 0.9),
             width=4,
             height=6,
@@ -363,14 +257,12 @@ def _verdict(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
+def _requests(endpoint: Endpoint) -> Sequence[Panel]:
     objectives = endpoint.target.objectives
     http, finished = "http_requests_total", "vllm:request_success_total"
-    # As the objective of success counts: probes ask for GET /v1/models.
-    api = 'handler=~"/v1/.+",method="POST"'
 
     def answered(status: str) -> str:
-        return endpoint.increase(http, where=f'{api},status="{status}"')
+        return endpoint.increase(http, where=f'{API_CALLS},status="{status}"')
 
     return (
         Lines(
@@ -388,7 +280,7 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
             "are wrong requests of callers, 5xx are faults. What the gateway answers (401, 502, 503, 504) is "
             "in no metric. The very first answer of its kind is counted only if it is 5xx.",
             unit="reqps",
-            queries=[Query(endpoint.rate(http, "handler, status", api), "{{handler}} {{status}}")],
+            queries=[Query(endpoint.rate(http, "handler, status", API_CALLS), "{{handler}} {{status}}")],
         ),
         Lines(
             title="Failed share",
@@ -400,7 +292,7 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
             roomy=0.05,
             queries=[
                 Query(
-                    _ratio(
+                    ratio(
                         endpoint.increase(finished, where='finished_reason="error"'),
                         endpoint.increase(finished, where='finished_reason!="abort"'),
                     ),
@@ -408,10 +300,10 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
                 ),
                 *(
                     Query(
-                        _ratio(
+                        ratio(
                             # A status that never came has no series.
                             f"({answered(status)} or {_ZERO})",
-                            endpoint.increase(http, where=api),
+                            endpoint.increase(http, where=API_CALLS),
                         ),
                         status,
                     )
@@ -474,7 +366,7 @@ def _requests(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-def _slowness(endpoint: _Endpoint) -> Sequence[Panel]:
+def _slowness(endpoint: Endpoint) -> Sequence[Panel]:
     length = "vllm:request_prompt_tokens"
     queue, prefill = "vllm:request_queue_time_seconds", "vllm:request_prefill_time_seconds"
     limit = Limits.rising(endpoint.target.objectives.time_to_first_token.seconds)
@@ -551,7 +443,7 @@ def _slowness(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-def _saturation(endpoint: _Endpoint) -> Sequence[Panel]:
+def _saturation(endpoint: Endpoint) -> Sequence[Panel]:
     target = endpoint.target
     running = endpoint.gauge("vllm:num_requests_running")
     load = _load(endpoint)
@@ -625,7 +517,7 @@ def _saturation(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-def _load(endpoint: _Endpoint) -> Sequence[Panel]:
+def _load(endpoint: Endpoint) -> Sequence[Panel]:
     target = endpoint.target
     if target.running_target is None:
         return ()
@@ -661,7 +553,7 @@ def _scaling(target: Target) -> str:
     )
 
 
-def _throughput(endpoint: _Endpoint) -> Sequence[Panel]:
+def _throughput(endpoint: Endpoint) -> Sequence[Panel]:
     first = endpoint.target.objectives.time_to_first_token
     in_time = endpoint.increase(f"{_TTFT}_bucket", where=f'le="{float(first.seconds)!r}"')
     return (
@@ -671,7 +563,7 @@ def _throughput(endpoint: _Endpoint) -> Sequence[Panel]:
             f"level off while requests wait are the capacity of the fleet. {_SMOOTHED}",
             unit="count:tokens/s",
             queries=[
-                Query(f"{endpoint.fleet(f'vllm:{kind}_tokens:increase5m')} / {_WINDOW_SECONDS}", kind)
+                Query(f"{endpoint.fleet(f'vllm:{kind}_tokens:increase5m')} / {WINDOW_SECONDS}", kind)
                 for kind in ("generation", "prompt")
             ],
         ),
@@ -711,7 +603,7 @@ def _throughput(endpoint: _Endpoint) -> Sequence[Panel]:
             f"makes more late answers: that is the usable capacity. {_SMOOTHED}",
             unit="reqps",
             queries=[
-                Query(f"{in_time} / {_WINDOW_SECONDS}", "in time"),
+                Query(f"{in_time} / {WINDOW_SECONDS}", "in time"),
                 Query(endpoint.rate(f"{_TTFT}_count"), "all"),
             ],
             width=6,
@@ -720,7 +612,7 @@ def _throughput(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-def _cost(endpoint: _Endpoint) -> Sequence[Panel]:
+def _cost(endpoint: Endpoint) -> Sequence[Panel]:
     price = endpoint.target.replica_eur_per_hour
     if price is None:
         return (
@@ -738,7 +630,7 @@ def _cost(endpoint: _Endpoint) -> Sequence[Panel]:
 
     def per_million(*kinds: str) -> str:
         gained = " + ".join(endpoint.fleet(f"vllm:{kind}_tokens:increase5m") for kind in kinds)
-        hourly = f"clamp_min({gained}, 1) * {3600 // _WINDOW_SECONDS}"
+        hourly = f"clamp_min({gained}, 1) * {3600 // WINDOW_SECONDS}"
         return f"{hour} * 1e6 / ({hourly})"
 
     return (
@@ -771,7 +663,7 @@ def _cost(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-def _capacity(endpoint: _Endpoint) -> Sequence[Panel]:
+def _capacity(endpoint: Endpoint) -> Sequence[Panel]:
     target = endpoint.target
     # What happened in the last five minutes also tells of replicas that have gone since.
     alive = f"and on (replica) {endpoint.sighted()}"
@@ -809,8 +701,8 @@ def _capacity(endpoint: _Endpoint) -> Sequence[Panel]:
             decimals=0,
             minimum=None,
             queries=[
-                Query(f"count({endpoint.appeared()}) or {_ZERO}", "appeared", step=_SIGHT),
-                Query(f"-count({endpoint.gone()}) or {_ZERO}", "gone", step=_SIGHT),
+                Query(f"count({endpoint.appeared()}) or {_ZERO}", "appeared", step=SIGHT),
+                Query(f"-count({endpoint.gone()}) or {_ZERO}", "gone", step=SIGHT),
             ],
             bars=True,
             width=12,
@@ -868,7 +760,7 @@ def _capacity(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-def _cache(endpoint: _Endpoint) -> Sequence[Panel]:
+def _cache(endpoint: Endpoint) -> Sequence[Panel]:
     prefix, images = "vllm:prefix_cache", "vllm:mm_cache"
     return (
         Lines(
@@ -903,9 +795,9 @@ def _cache(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-def _monitoring(endpoint: _Endpoint) -> Sequence[Panel]:
+def _monitoring(endpoint: Endpoint) -> Sequence[Panel]:
     target = endpoint.target
-    own_groups = f'rule_group=~".+;{target.job}-.+"'
+    own_groups = target.rule_groups
     duration, interval = (
         f"prometheus_rule_group_{name}_seconds{{{own_groups}}}" for name in ("last_duration", "interval")
     )
@@ -914,15 +806,15 @@ def _monitoring(endpoint: _Endpoint) -> Sequence[Panel]:
         for part in ("storage_blocks", "wal_storage_size", "head_chunks_storage_size")
     )
 
-    def failed(job: str, by: str = "") -> str:
-        return f"1 - avg{_by(by)}(avg_over_time(up{{{job}}}[{_WINDOW}]))"
+    def failed(job: str, aggregation: str = "avg") -> str:
+        return f"1 - {aggregation}(avg_over_time(up{{{job}}}[{WINDOW}]))"
 
     def group(expression: str) -> str:
         """The same by the group's name, without the file that it is in."""
         return f'label_replace({expression}, "group", "$1", "rule_group", ".+;(.+)")'
 
     def happened(counter: str, matcher: str = "") -> str:
-        return f"sum(increase({counter}{matcher}[{_WINDOW}]))"
+        return f"sum(increase({counter}{matcher}[{WINDOW}]))"
 
     return (
         Lines(
@@ -958,7 +850,7 @@ def _monitoring(endpoint: _Endpoint) -> Sequence[Panel]:
             unit="percentunit",
             roomy=0.1,
             queries=[
-                Query(failed(target.selector, "sampler"), "sampler {{sampler}}"),
+                Query(failed(target.selector, "avg by (sampler) "), "sampler {{sampler}}"),
                 *endpoint.platform(Query(failed(f'job="{target.platform_job}"'), "platform")),
             ],
             limits=Limits.rising(0.05, 0.5),
@@ -1041,7 +933,7 @@ def _monitoring(endpoint: _Endpoint) -> Sequence[Panel]:
     )
 
 
-_ROWS: tuple[tuple[str, Callable[[_Endpoint], Sequence[Panel]]], ...] = (
+_ROWS: tuple[tuple[str, Callable[[Endpoint], Sequence[Panel]]], ...] = (
     ("Verdict: are the users well served?", _verdict),
     ("Requests, errors, durations", _requests),
     ("Why is TTFT slow?", _slowness),
@@ -1056,27 +948,6 @@ _ROWS: tuple[tuple[str, Callable[[_Endpoint], Sequence[Panel]]], ...] = (
 def _firing(by: str) -> str:
     """1 for each alert that somebody should do something about; Watchdog and its like have no severity."""
     return f'max by ({by}) (ALERTS{{{_FIRING},severity=~"critical|warning"}})'
-
-
-def _joined(*parts: str) -> str:
-    return ",".join(part for part in parts if part)
-
-
-def _by(labels: str) -> str:
-    return f" by ({labels}) " if labels else ""
-
-
-def _sum(labels: str) -> str:
-    return f"sum{_by(labels)}"
-
-
-def _ratio(part: str, whole: str) -> str:
-    """A share or a mean; of nothing there is none."""
-    return f"{part} / ({whole} > 0)"
-
-
-def _name(quantile: float) -> str:
-    return f"p{quantile * 100:g}"
 
 
 def _percent(ratio: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from components import platform_exporter
 from components.setting_types import ChartVersion, Image
 from components.settings import PROJECT
 from policy import costs
@@ -73,10 +74,6 @@ def restricted_access(resource: Resource, _config: Config) -> Iterator[Violation
         )
 
 
-_EXPORTER = "ai-deploy-exporter"
-"""Name of the Deployment whose image is a setting; `platform_exporter` itself takes a second to import."""
-
-
 def pinned_images(resource: Resource, _config: Config) -> Iterator[Violation]:
     """What is started tomorrow is what was tried today."""
     if resource.type == APP:
@@ -85,7 +82,7 @@ def pinned_images(resource: Resource, _config: Config) -> Iterator[Violation]:
         yield from _refused(_key("chartVersion"), resource.get("version"), ChartVersion)
     for path, container in _containers(resource, "containers", "initContainers"):
         where = _property(resource, *path, "image")
-        if within(resource.properties, "metadata", "name") == _EXPORTER:
+        if within(resource.properties, "metadata", "name") == platform_exporter.NAME:
             where = _key("platformExporterImage")
         yield from _refused(where, container.get("image"), Image)
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from components.ai_deploy.spec import ScalingStrategy
 from components.bill import Bill, Item
-from components.prices import Price, prices
+from components.prices import Price, has_one_zone, prices
 from components.setting_types import gibibytes
 from policy.facts import (
     APP,
@@ -49,10 +49,9 @@ def most_replicas(app: Resource) -> int | None:
 def bill(resources: Sequence[Resource]) -> Bill:
     """What the resources cost; what is not known has no price."""
     regions = [resource.get("region") for resource in resources if resource.type == CLUSTER]
-    # Regions with three availability zones, such as EU-WEST-PAR, have prices of their own.
-    several_zones = any(isinstance(region, str) and not region[-1:].isdigit() for region in regions)
+    elsewhere = any(isinstance(region, str) and not has_one_zone(region) for region in regions)
     items = [
-        Item(item.name, None if several_zones and resource.type != APP else item.price, item.least, item.most)
+        Item(item.name, None if elsewhere and resource.type != APP else item.price, item.least, item.most)
         for resource in resources
         if resource.type in _PRICED
         for item in _PRICED[resource.type](resource)

@@ -13,6 +13,7 @@ import httpx
 from dashboards.page import files, render
 from dashboards.page.grafana import seconds
 from sandbox import drill, smoke
+from sandbox.connection import Addresses
 from sandbox.console import Console
 from sandbox.engine import EngineError
 from sandbox.processes import ProcessError
@@ -89,6 +90,14 @@ def status(sandbox: Sandbox, console: Console) -> None:
         console.step("the local cloud does not run; `make sandbox` starts it")
 
 
+def environment(sandbox: Sandbox) -> None:
+    """Prints which file a shell sources to work on the sandbox that runs."""
+    file = sandbox.folder.environment
+    if not (sandbox.runs and file.exists()):
+        raise ProcessError("no sandbox runs: start one with `make sandbox`")
+    sys.stdout.write(f"{file}\n")
+
+
 def dashboards(sandbox: Sandbox, console: Console, output: Path | None, seconds: float | None) -> None:
     """Writes the dashboards, with the data of the running Prometheus, as one HTML page."""
     addresses = sandbox.addresses() if sandbox.runs else []
@@ -112,7 +121,7 @@ def _print_resources(sandbox: Sandbox, console: Console) -> None:
 
 
 def _print_addresses(
-    sandbox: Sandbox, console: Console, outputs: dict[str, Any], addresses: smoke.Addresses
+    sandbox: Sandbox, console: Console, outputs: dict[str, Any], addresses: Addresses
 ) -> None:
     console.step("where it is:")
     names = ("openai_base_url", "model", "grafana_url", "grafana_dashboard_url")
@@ -136,6 +145,7 @@ def main() -> int:
     start.add_argument("--settings", type=Path, help="TOML file for the local cloud, see sandbox/settings.py")
     commands.add_parser("down", help=down.__doc__)
     commands.add_parser("status", help=status.__doc__)
+    commands.add_parser("environment", help=environment.__doc__)
     show = commands.add_parser("dashboards", help=dashboards.__doc__)
     show.add_argument("--output", type=Path, help="the page (default: dashboards.html in .sandbox)")
     show.add_argument("--range", type=seconds, help="time range up to now, such as 15m (default: 1h)")
@@ -150,6 +160,8 @@ def main() -> int:
                 down(sandbox, console)
             case "status":
                 status(sandbox, console)
+            case "environment":
+                environment(sandbox)
             case "dashboards":
                 dashboards(sandbox, console, arguments.output, arguments.range)
             case "drill":
@@ -160,8 +172,8 @@ def main() -> int:
     except (ToolchainError, EngineError, ProcessError, ProjectError, smoke.SmokeError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except httpx.RequestError as error:
-        sys.stderr.write(f"no answer from {error.request.url}: {error}; the log is {sandbox.folder.log}\n")
+    except httpx.HTTPError as error:
+        sys.stderr.write(f"no result from {error.request.url}: {error}; the log is {sandbox.folder.log}\n")
         return 1
     except KeyboardInterrupt:
         hint = ": `make sandbox` goes on from here, `make sandbox-down` removes everything"

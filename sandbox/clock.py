@@ -26,3 +26,7 @@ class Clock:
     async def sleep(self, seconds: float) -> None:
         """Waits for `seconds` of platform time."""
         await asyncio.sleep(max(0.0, seconds) / self.speed)
+
+    def timeout(self, seconds: float | None) -> asyncio.Timeout:
+        """Ends a block with TimeoutError after `seconds` of platform time; None: never."""
+        return asyncio.timeout(None if seconds is None else max(0.0, seconds) / self.speed)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from sandbox.project import write_private
+from sandbox.files import write_private
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,12 @@ class Connection:
     def write(self, path: Path) -> None:
         """Replaces the file in one step."""
         write_private(path, json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the API and the monitoring of a cluster listen (base URLs without trailing slash)."""
+
+    api: str
+    prometheus: str
+    alertmanager: str

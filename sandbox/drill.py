@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import signal
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import NoReturn, TypeVar
 import aiohttp
 import httpx
 
+from autoscaling.policy import read_metric
 from autoscaling.traffic import ClosedLoop
 from loadtest import load
 from loadtest import replicas as platform
@@ -42,6 +42,7 @@ from sandbox.toolchain import ensure
 STACK = "sandbox"
 _SEED = 1
 _LOOK_SECONDS = 0.2
+_GAUGES = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
 _T = TypeVar("_T")
 
@@ -174,14 +175,19 @@ class Scene:
 
     async def saturates(self, http: aiohttp.ClientSession, metrics: str) -> None:
         """One replica runs all that it can, and more wait in its queue."""
+        step = "1 replica saturates"
 
         async def now() -> tuple[float, float]:
             async with http.get(metrics) as response:
                 text = await response.text()
-            return _gauge(text, "vllm:num_requests_running"), _gauge(text, "vllm:num_requests_waiting")
+            try:
+                running, waiting = (read_metric(text, name) for name in _GAUGES)
+            except ValueError as error:
+                raise DrillError(f"{step}: {metrics}: {error}") from None
+            return running, waiting
 
         running, waiting = await self._until(
-            "1 replica saturates",
+            step,
             now,
             lambda counts: counts[0] >= 0.9 * self.plan.max_num_seqs and counts[1] > 0,
             lambda counts: f"{counts[0]:.0f} requests running, {counts[1]:.0f} waiting",
@@ -284,8 +290,3 @@ class Scene:
         return sorted(
             answer.ttft for answer in answers if begin <= answer.start < end and answer.ttft is not None
         )
-
-
-def _gauge(exposition: str, name: str) -> float:
-    found = re.search(rf"^{name}\{{.*\}} (\S+)$", exposition, flags=re.MULTILINE)
-    return float(found[1]) if found else 0.0

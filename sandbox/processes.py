@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from sandbox.toolchain.tools import TOOLS
+
 MARK = "OVH_VLLM_SANDBOX"
 """Environment variable: absolute path of the sandbox's folder."""
 
 _POLL_S = 0.05
-_PROGRAMS = ("pulumi", "prometheus", "promtool", "alertmanager", "json_exporter")
+_PROGRAMS = frozenset(name for tool in TOOLS for name in tool.binaries)
 _PLUGIN_PREFIXES = ("pulumi-language-", "pulumi-resource-", "pulumi-analyzer-")
 _INTERPRETER = re.compile(r"(ba|da)?sh|python[\d.]*")
 _MODULE = re.compile(r"sandbox(\..+)?|pulumi\.dynamic")

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shlex
-import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sandbox.files import write_if_different, write_private
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """The checkout that holds the program."""
@@ -76,22 +77,12 @@ class ProjectError(Exception):
     """The plain CLI cannot run on the sandbox's project; the text says why and what to do."""
 
 
-def write_private(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replaces a file in one step, with `mode` from its first byte on."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.rename(path)
-
-
 def sync(folder: Folder) -> None:
     """Writes the project file, and the copy of each stack file whose original changed since the last copy."""
     project = _load(CHECKOUT / "Pulumi.yaml")
     project["main"] = os.path.relpath(CHECKOUT, folder.project)
     project["runtime"]["options"]["virtualenv"] = str(CHECKOUT / ".venv")
-    _write_if_different(folder.project / "Pulumi.yaml", yaml.safe_dump(project, sort_keys=False))
+    write_if_different(folder.project / "Pulumi.yaml", yaml.safe_dump(project, sort_keys=False))
     # Digest of each original at the time of its last copy.
     record = folder.project / ".copied.json"
     copied: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
@@ -102,7 +93,7 @@ def sync(folder: Folder) -> None:
             merged = _merge(_load(original), _load(copy) if copy.exists() else {})
             write_private(copy, yaml.safe_dump(merged, sort_keys=False, allow_unicode=True))
             copied[original.name] = digest
-    _write_if_different(record, json.dumps(copied))
+    write_if_different(record, json.dumps(copied))
 
 
 _ENCRYPTION = ("encryptionsalt", "secretsprovider", "encryptedkey")
@@ -139,21 +130,14 @@ def _is_secret(value: Any) -> bool:
             return False
 
 
-def _write_if_different(path: Path, text: str) -> None:
-    if not path.exists() or path.read_text() != text:
-        write_private(path, text)
-
-
-def write_wrapper(folder: Folder, pulumi: Path, python: Path) -> None:
+def write_wrapper(folder: Folder, pulumi: Path) -> None:
     """Puts a `pulumi` into the folder's `bin` that calls `sync` before it runs the real one."""
     checkout, root = shlex.quote(str(CHECKOUT)), shlex.quote(str(folder.root))
     script = f"""#!/bin/sh
-PYTHONPATH={checkout} {shlex.quote(str(python))} -m sandbox.project {root} || exit
+PYTHONPATH={checkout} {shlex.quote(sys.executable)} -m sandbox.project {root} || exit
 exec {shlex.quote(str(pulumi))} "$@"
 """
-    path = folder.bin / "pulumi"
-    if not path.exists() or path.read_text() != script:
-        write_private(path, script, mode=stat.S_IRWXU)
+    write_if_different(folder.bin / "pulumi", script, mode=0o700)
 
 
 def write_environment(folder: Folder, variables: Mapping[str, str], path: list[Path]) -> None:
@@ -168,9 +152,9 @@ def main() -> int:
     folder = Folder(Path(sys.argv[1]))
     try:
         # An older shell has the ports and the passphrase of a local cloud that has ended.
-        if os.environ["SANDBOX_API_URL"] != json.loads(folder.connection.read_text())["api"]:
+        if os.environ.get("SANDBOX_API_URL") != json.loads(folder.connection.read_text())["api"]:
             raise ProjectError(
-                "the sandbox was started anew, and this shell knows the one before: "
+                "this shell does not know the sandbox that runs now, or knows the one before: "
                 f"run `. {shlex.quote(str(folder.environment))}`"
             )
         sync(folder)

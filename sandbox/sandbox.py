@@ -12,17 +12,19 @@ from typing import Any
 import httpx
 
 from sandbox import processes, project
-from sandbox.connection import Connection
+from sandbox.connection import Addresses, Connection
 from sandbox.engine import Engine
+from sandbox.plugin_scripts import install_plugins
 from sandbox.project import Folder
-from sandbox.smoke import Addresses
-from sandbox.toolchain import Toolchain, install_plugins
+from sandbox.toolchain import Toolchain
+from sandbox.toolchain.tools import PULUMI, TOOLS
 
 PLUGINS = {"ovh": "2.22.0", "kubernetes": "4.34.2", "openstack": "5.5.3"}
 """Stand-in plugins, with the versions of the SDKs that ask for them."""
 
 _START_SECONDS = 60.0
-_CHILDREN = ("prometheus", "promtool", "alertmanager", "json_exporter")
+_CHILDREN = frozenset(name for tool in TOOLS if tool is not PULUMI for name in tool.binaries)
+"""Programs that the local cloud starts."""
 
 
 class Sandbox:
@@ -78,7 +80,7 @@ class Sandbox:
         """Writes project, plugins and `env` as they should be now, and makes sure that the stacks exist."""
         folder = self.folder
         project.sync(folder)
-        project.write_wrapper(folder, toolchain.pulumi, Path(sys.executable))
+        project.write_wrapper(folder, toolchain.pulumi)
         install_plugins(folder.pulumi_home, PLUGINS)
         folder.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         engine = Engine(folder.bin / "pulumi", self.write_environment(toolchain))
@@ -93,9 +95,8 @@ class Sandbox:
 
     def write_environment(self, toolchain: Toolchain) -> dict[str, str]:
         """Writes `env` with the addresses that are known now; returns what it makes of this environment."""
-        python = Path(sys.executable)
-        path = [self.folder.bin, python.parent, *toolchain.directories]
-        variables = self._variables(python)
+        path = [self.folder.bin, Path(sys.executable).parent, *toolchain.directories]
+        variables = self._variables()
         project.write_environment(self.folder, variables, path)
         return variables | {"PATH": os.pathsep.join([*map(str, path), os.environ["PATH"]])}
 
@@ -146,14 +147,14 @@ class Sandbox:
         url = f"{self.connection.api}/sandbox/{what}"
         return httpx.get(url, trust_env=False).raise_for_status().json()
 
-    def _variables(self, python: Path) -> dict[str, str]:
+    def _variables(self) -> dict[str, str]:
         connection = self.connection
         # The sandbox is not behind the user's proxy.
         known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
         direct = ",".join(dict.fromkeys([*filter(None, known.split(",")), "127.0.0.1", "localhost"]))
         variables = {
             **processes.mark(self.folder.root),
-            "PULUMI_PYTHON_CMD": str(python),
+            "PULUMI_PYTHON_CMD": sys.executable,
             "PULUMI_HOME": str(self.folder.pulumi_home),
             # Without the file of attributes beside each state, which a kill leaves empty and unreadable.
             "PULUMI_BACKEND_URL": f"{self.folder.state.as_uri()}?metadata=skip",
@@ -181,9 +182,7 @@ class Sandbox:
 
 
 def _is_command(process: processes.Process) -> bool:
-    return process.command[1:3] == ("-m", "sandbox") and not {"status", "dashboards", "drill"} & set(
-        process.command
-    )
+    return process.command[1:4] in (("-m", "sandbox", "up"), ("-m", "sandbox", "down"))
 
 
 def _is_cloud(process: processes.Process) -> bool:

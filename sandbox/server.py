@@ -29,10 +29,12 @@ from sandbox.cluster.monitoring import Binaries, Monitoring
 from sandbox.cluster.programs import Program, Programs
 from sandbox.cluster.storage import Controller, ObjectStore
 from sandbox.connection import Connection
+from sandbox.files import write_private
 from sandbox.inference.gateway import Gateway
 from sandbox.inference.replica import VllmReplicas
 from sandbox.interfaces import Cluster, ClusterFactory, Infrastructure
-from sandbox.project import Folder, write_private
+from sandbox.project import Folder
+from sandbox.servers import listen
 from sandbox.settings import SandboxSettings, SandboxSettingsError, read
 from sandbox.tls import Authority, server_context
 from sandbox.toolchain import ensure
@@ -153,9 +155,9 @@ async def serve(folder: Folder, settings: SandboxSettings) -> None:
     application.router.add_get("/sandbox/monitoring", clusters.monitoring)
     application.router.add_get("/sandbox/dashboards", clusters.dashboards)
     application.router.add_get("/sandbox/login", _login)
-    server, api = await _listen(application)
+    server, api = await listen(application)
     certificate = server_context(authority.server(["127.0.0.1", "localhost"]), folder.root / "tls")
-    ai_server, ai_api = await _listen(cloud.native_ai(), certificate)
+    ai_server, ai_api = await listen(cloud.native_ai(), certificate)
     login = f"{api}/sandbox/login"
     gateway = Gateway(cloud.apps, authority, folder.root / "tls", login, settings.balancing)
     cloud.connect(gateway)
@@ -178,17 +180,6 @@ async def serve(folder: Folder, settings: SandboxSettings) -> None:
     await ai_server.cleanup()
     await server.cleanup()
     await gateway.stop()
-
-
-async def _listen(
-    application: web.Application, tls: ssl.SSLContext | None = None
-) -> tuple[web.AppRunner, str]:
-    """Serves on a free port; returns the base URL too."""
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-    scheme = "http" if tls is None else "https"
-    return runner, f"{scheme}://127.0.0.1:{runner.addresses[0][1]}"
 
 
 async def _login(request: web.Request) -> web.Response:

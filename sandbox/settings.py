@@ -1,17 +1,4 @@
-"""What can be set on a local cloud, in a TOML file.
-
-speed = 50                        # platform seconds per second
-balancing = "round-robin"
-secret_delay_seconds = 90         # until a changed Secret reaches Prometheus
-[cloud]
-gpu_quota = 2
-[cloud.delays]
-image_pull = 600
-[cluster]
-load_balancer_delay = 120
-[replicas.cold_start]
-download_bytes_per_second = 20e6
-"""
+"""What can be set on a local cloud, in a TOML file; docs/sandbox.md has an example."""
 
 from __future__ import annotations
 
@@ -22,7 +9,7 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
 from sandbox.cloud.settings import CloudSettings
 from sandbox.cluster.cluster import ClusterSettings
@@ -46,7 +33,7 @@ class SandboxSettings:
     """Kubernetes clusters."""
     replicas: ReplicaSettings = field(default_factory=ReplicaSettings)
     """vLLM containers."""
-    speed: float = 200.0
+    speed: PositiveFloat = 200.0
     """Platform seconds per wall-clock second: what takes 15 minutes on the cloud is up in 5 seconds."""
     balancing: Balancing = "random"
     """How the gateway picks a replica; not documented by OVHcloud. With `sticky`, all connections of a client
@@ -66,7 +53,7 @@ def read(path: Path, defaults: SandboxSettings) -> SandboxSettings:
 
 
 def _override(settings: _T, changes: Mapping[str, Any], prefix: str) -> _T:
-    types = get_type_hints(type(settings))
+    types = get_type_hints(type(settings), include_extras=True)
     changed: dict[str, Any] = {}
     for key, value in changes.items():
         if key not in types:

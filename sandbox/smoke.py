@@ -5,11 +5,12 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from sandbox.connection import Addresses
 
 _PATIENCE_SECONDS = 60.0
 """How long a condition may take to become true: a few scrapes."""
@@ -17,15 +18,6 @@ _PATIENCE_SECONDS = 60.0
 
 class SmokeError(Exception):
     """A check of the smoke test failed; the text says which, and what was seen instead."""
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where the sandbox's own parts listen (base URLs without trailing slash)."""
-
-    api: str
-    prometheus: str
-    alertmanager: str
 
 
 def samplers(resources: Iterable[Mapping[str, Any]]) -> int:

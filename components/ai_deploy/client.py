@@ -46,8 +46,9 @@ _MESSAGE_LENGTH: Final = 500
 class OvhApiError(Exception):
     """An answer of the API that is no success, or no answer at all.
 
-    The text has the request, status, error class, the API's message, the query id that OVHcloud's support
-    asks for, and what to do; no secret.
+    The text has the request, status, error class (such as `INVALID_CREDENTIAL` or `Client::NotFound`), the
+    API's message, the query id (header `X-Ovh-QueryID`) that OVHcloud's support asks for, and what to do,
+    with the IAM actions that the credentials lack; no secret.
     """
 
     def __init__(
@@ -64,12 +65,6 @@ class OvhApiError(Exception):
     ) -> None:
         self.status = status
         """HTTP status; None when no answer came."""
-        self.error_class = error_class
-        """The API's name of the error, such as `INVALID_CREDENTIAL` or `Client::NotFound`; "" without one."""
-        self.query_id = query_id
-        """Header `X-Ovh-QueryID`."""
-        self.missing_rights = tuple(missing_rights)
-        """IAM actions that the credentials lack, such as `publicCloudProject:apiovh:ai/app/create`."""
         self.may_have_acted = may_have_acted
         """Whether the platform may have done what was asked, although it did not say so."""
         # Without an answer in time the platform may be at work yet.
@@ -276,8 +271,9 @@ class OvhClient:
                     "client_secret": account.client_secret,
                     "scope": "all",
                 }
+                name = f"POST {account.token_url}"
                 answer = self._send(
-                    f"POST {account.token_url}",
+                    name,
                     lambda: self._http.build_request(
                         "POST", account.token_url, data=form, timeout=self._timeout(deadline)
                     ),
@@ -285,8 +281,11 @@ class OvhClient:
                     (),
                     deadline,
                 )
-                life = float(answer.get("expires_in", 0))
-                self._token = _Token(answer["access_token"], self.clock.now() + life - _TOKEN_MARGIN)
+                token = answer.get("access_token") if isinstance(answer, dict) else None
+                if not isinstance(token, str):
+                    raise OvhApiError(name, "the answer holds no access_token")
+                life = float(answer.get("expires_in") or 0)
+                self._token = _Token(token, self.clock.now() + life - _TOKEN_MARGIN)
             return self._token.value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,9 @@ _METHODS = (
 )
 """Configuration keys by way of authentication."""
 
+KEYS = tuple(f"ovh:{key}" for key in ("endpoint", *(key for method in _METHODS for key in method)))
+"""Every configuration key that is read."""
+
 
 def find_credentials(
     config: Mapping[str, str | None],
@@ -101,7 +105,7 @@ def find_credentials(
 ) -> Credentials:
     """The credentials to use; raises CredentialsError.
 
-    `config` has the keys of the `ovh` provider with their namespace (`ovh:endpoint`, …). Values of one way of
+    `config` has the keys of the `ovh` provider with their namespace (KEYS). Values of one way of
     authentication may come from different places; values of two ways may not be there at once.
     """
     look_up = _places(config, environment, files)
@@ -132,9 +136,18 @@ def _places(
     config: Mapping[str, str | None], environment: Mapping[str, str], files: Sequence[str]
 ) -> Callable[[str, str], _Value]:
     """Finds the value of a key, in the files in a section; one that is not there is empty."""
-    parser = configparser.ConfigParser(interpolation=None)
+    # Of two equal sections or names the last one counts, as for go-ovh.
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
     # The last file read wins.
-    parser.read([Path(file).expanduser() for file in reversed(files)])
+    for file in reversed(files):
+        try:
+            parser.read(Path(file).expanduser(), encoding="utf-8")
+        except configparser.ParsingError as error:
+            # Without the error's own text: that repeats the line, and a secret may stand there.
+            line = getattr(error, "lineno", 0) or error.errors[0][0]
+            raise CredentialsError(
+                f"{file}, line {line}: an ovh.conf has [ovh-eu] (or another endpoint), below it name = value"
+            ) from None
 
     def look_up(key: str, section: str) -> _Value:
         snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
@@ -174,6 +187,12 @@ def _auth(url: str, found: Mapping[str, _Value]) -> Auth:
     if len(used) > 1:
         raise CredentialsError(
             f"more than one way to authenticate at the OVHcloud API: found {places}; keep the values of one"
+        )
+    # Not cut off: the provider of the cluster reads the same values, and would not.
+    wrong = ", ".join(value.place for value in found.values() if not re.fullmatch(r"[!-~]+", value.text))
+    if wrong:
+        raise CredentialsError(
+            f"{wrong}: holds a space, a line's end or a letter that no credentials have; copy it again"
         )
     method = used[0]
     missing = [f"ovh:{key}" for key in method if key not in found]

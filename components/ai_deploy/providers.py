@@ -34,7 +34,7 @@ from components.ai_deploy.api import LEAVING, RESTING, AiDeploy, App
 from components.ai_deploy.change import change
 from components.ai_deploy.client import OvhApiError, OvhClient
 from components.ai_deploy.creation import create
-from components.ai_deploy.credentials import CredentialsError, find_credentials
+from components.ai_deploy.credentials import KEYS, CredentialsError, find_credentials
 from components.ai_deploy.engine import ENGINE, Engine, EngineGoneError
 from components.ai_deploy.errors import DeployError
 from components.ai_deploy.ownership import Owner
@@ -55,19 +55,6 @@ _T = TypeVar("_T")
 Props = dict[str, Any]
 """Inputs or outputs of a resource."""
 
-_CONFIGURATION: Final = tuple(
-    f"ovh:{key}"
-    for key in (
-        "endpoint",
-        "applicationKey",
-        "applicationSecret",
-        "consumerKey",
-        "clientId",
-        "clientSecret",
-        "accessToken",
-    )
-)
-
 
 class _CloudProvider(ResourceProvider):
     """A provider that talks to OVHcloud with the credentials of the stack."""
@@ -79,15 +66,15 @@ class _CloudProvider(ResourceProvider):
 
     def configure(self, req: ConfigureRequest) -> None:
         """Keeps the credentials of the configuration; they are looked at when the first call is made."""
-        self._configuration = {key: req.config.get(key) for key in _CONFIGURATION}
+        self._configuration = {key: req.config.get(key) for key in KEYS}
 
     @functools.cached_property
     def _client(self) -> OvhClient:
         return OvhClient(find_credentials(self._configuration), self.clock, before_change=self.engine.require)
 
     def _api(self, props: Props, olds: Props | None = None) -> AiDeploy:
-        secrets = [text for known in (props, olds or {}) for text in _secrets(known)]
-        return AiDeploy(self._client, props["service_name"], secrets)
+        hidden = [*_secrets(props), *_secrets(olds or {})]
+        return AiDeploy(self._client, props["service_name"], hidden)
 
 
 def _secrets(props: Props) -> list[str]:
@@ -182,6 +169,7 @@ class AppProvider(_CloudProvider):
 
         One that is replaced is checked a second time as if it were new, and shall not be compared again.
         """
+        # In one step: several threads ask.
         held: set[tuple[str, str | None]] = self.__dict__.setdefault("_seen", set())
         return held
 

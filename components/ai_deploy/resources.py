@@ -184,8 +184,8 @@ class Readiness(Resource, module="ai-deploy", name="Readiness"):
         """Declares the gate.
 
         `token` is an AI token that may call the app, `model` the name that its `/v1/models` has to list,
-        `timeout_seconds` how long all of it may take (an image, 28 GB of weights and a probe's delay take
-        half an hour; default one hour); reading the log for a failure comes on top.
+        `timeout_seconds` how long all of it may take: a queue for the GPU, the image, the weights, a probe's
+        delay (default one hour); reading the log for a failure comes on top.
         """
         super().__init__(
             ReadinessProvider(),

@@ -107,8 +107,8 @@ class DeploymentStrategy(_Model):
     """Replicas above the wanted number during a rollout; with one replica 25 % is one more GPU of quota."""
     max_unavailable: Annotated[str, Field(pattern=r"^\d+%?$")] = "25%"
     progress_deadline_seconds: Annotated[int, Field(ge=1)] = 600
-    """Seconds without progress after which a rollout counts as failed. A first start that downloads 28 GB of
-    weights needs far more than the default."""
+    """Seconds without progress after which a rollout counts as failed. A start pulls an image and downloads
+    the weights: those of tens of GB need far more than the default."""
     termination_grace_period_seconds: Annotated[int, Field(ge=0)] = 30
 
     def limits(self, desired: int) -> tuple[int, int]:

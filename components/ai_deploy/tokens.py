@@ -20,7 +20,8 @@ from components.ai_deploy.ownership import Owner
 Role = Literal["ai_training_operator", "ai_training_read"]
 """`ai_training_read` may call apps; `ai_training_operator` may stop and delete them as well."""
 
-CREATE_ATTEMPTS = 3
+ATTEMPTS = 3
+"""How often a token is asked for whose creation is not answered."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def create(api: AiDeploy, owner: Owner, region: str, role: Role, label_selector:
     Its value is shown in this answer only: when the answer is lost the token is looked for, deleted, and
     another one made. Should it come up later still, it is for `sweep`; nobody knows its value.
     """
-    for _ in range(CREATE_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         name = f"{owner.resource}-{owner.identity}-{secrets.token_hex(8)}"
         body = {"name": name, "region": region, "role": role, "labelSelector": label_selector}
         try:

@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("dashboards", nargs="+", type=Path, metavar="dashboard.json")
     arguments = parser.parse_args()
     try:
+        files.check(arguments.output)
         texts = {str(path): path.read_text(encoding="utf-8") for path in arguments.dashboards}
         page = render(texts, arguments.prometheus, seconds=arguments.range)
         files.write(arguments.output, [page.html])

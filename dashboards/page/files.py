@@ -11,6 +11,8 @@ def check(path: Path) -> None:
     """Finds out, before there is anything to lose, whether a file can be written; raises OSError."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, a file of that name is to be written")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"no file can be made in {path.parent.resolve()}")
 

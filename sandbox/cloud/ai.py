@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from components.flavors import FLAVORS, REGIONS
+from components.flavors import FLAVORS, REGIONS, ai_api_url
 from sandbox.cloud import catalogue
 from sandbox.cloud.apps import App, Apps, LogLine
-from sandbox.cloud.http import Route, bad_request, known_query, not_found, parse
+from sandbox.cloud.http import Route, bad_request, not_found, parse
 from sandbox.cloud.schema import (
     AppSpec,
     AppUpdate,
@@ -22,6 +22,7 @@ from sandbox.interfaces import JsonValue
 _PATH = "/cloud/project/{project}/ai"
 _APP = f"{_PATH}/app/{{app}}"
 _REGIONS = f"{_PATH}/capabilities/region"
+_REGION = f"{_REGIONS}/{{region}}"
 
 
 class AiApi:
@@ -36,29 +37,22 @@ class AiApi:
     def routes(self) -> list[Route]:
         """The routes, without those of tokens."""
         return [
-            Route("GET", f"{_PATH}/app", self._list, "ai/app/get"),
+            Route("GET", f"{_PATH}/app", self._list, "ai/app/get", query=("labelSelector", "statusState")),
             Route("POST", f"{_PATH}/app", self._create, "ai/app/create"),
             Route("GET", _APP, self._get, "ai/app/get"),
             Route("PUT", _APP, self._update, "ai/app/edit"),
-            Route("DELETE", _APP, self._delete, "ai/app/delete"),
+            Route("DELETE", _APP, self._delete, "ai/app/delete", query=("force",)),
             Route("PUT", f"{_APP}/start", self._start, "ai/app/start"),
             Route("PUT", f"{_APP}/stop", self._stop, "ai/app/stop"),
             Route("PUT", f"{_APP}/scalingstrategy", self._scale, "ai/app/scalingstrategy/edit"),
             Route("PUT", f"{_APP}/label", self._label, "ai/app/label/edit"),
             Route("PUT", f"{_APP}/image", self._image, "ai/app/image/edit"),
-            Route("GET", f"{_APP}/log", self._log, "ai/app/log/get"),
+            Route("GET", f"{_APP}/log", self._log, "ai/app/log/get", query=("page", "size", "replica")),
             Route("GET", f"{_PATH}/authorization", self._authorization, "ai/authorization/get"),
             Route("POST", f"{_PATH}/authorization", self._authorize, "ai/authorization/create"),
-            Route("GET", f"{_PATH}/capabilities/region", self._regions, "ai/capabilities/region/get"),
-            Route(
-                "GET", f"{_PATH}/capabilities/region/{{region}}", self._region, "ai/capabilities/region/get"
-            ),
-            Route(
-                "GET",
-                f"{_PATH}/capabilities/region/{{region}}/flavor",
-                self._flavors,
-                "ai/capabilities/region/flavor/get",
-            ),
+            Route("GET", _REGIONS, self._regions, "ai/capabilities/region/get"),
+            Route("GET", _REGION, self._region, "ai/capabilities/region/get"),
+            Route("GET", f"{_REGION}/flavor", self._flavors, "ai/capabilities/region/flavor/get"),
             Route("GET", f"{_PATH}/capabilities/quota", self._quota, "ai/capabilities/quota/get"),
             Route("GET", f"{_PATH}/capabilities/feature", self._features, "ai/capabilities/feature/get"),
         ]
@@ -67,7 +61,6 @@ class AiApi:
         return self._apps.find(request.match_info["app"])
 
     async def _list(self, request: web.Request) -> JsonValue:
-        known_query(request, "labelSelector", "statusState")
         apps = self._apps.all()
         if (given := request.query.get("labelSelector")) is not None:
             try:
@@ -90,7 +83,6 @@ class AiApi:
         return app.json()
 
     async def _delete(self, request: web.Request) -> JsonValue:
-        known_query(request, "force")
         force = request.query.get("force", "false")
         if force not in ("true", "false"):
             raise bad_request(f"force: {force} is neither true nor false")
@@ -122,7 +114,6 @@ class AiApi:
 
     async def _log(self, request: web.Request) -> JsonValue:
         """Log lines, oldest first; page 1 holds the newest `size` lines (order and paging are assumed)."""
-        known_query(request, "page", "size", "replica")
         lines = list(self._find(request).logs)
         if (replica := request.query.get("replica")) is not None:
             lines = [line for line in lines if line.replica == replica]
@@ -175,11 +166,10 @@ def _known(region: str) -> str:
 
 
 def _region(region: str) -> JsonValue:
-    base = f"https://{region.lower()}.ai.cloud.ovh.net"
     return {
         "id": region,
         "cliInstallUrl": f"https://cli.{region.lower()}.ai.cloud.ovh.net/install.sh",
         "documentationUrl": "https://docs.ovh.com/gb/en/publiccloud/ai/",
-        "registryUrl": f"{base}/registry",
+        "registryUrl": f"{ai_api_url(region)}/registry",
         "version": "v1",
     }

@@ -20,7 +20,7 @@ from sandbox.cloud.failures import End, Stuck
 from sandbox.cloud.http import ApiError, bad_request, not_found
 from sandbox.cloud.ledger import Ledger
 from sandbox.cloud.schema import AppSpec, AppUpdate, ScalingStrategy
-from sandbox.cloud.settings import CloudSettings
+from sandbox.cloud.settings import ACCOUNT, CloudSettings
 from sandbox.cloud.tasks import Tasks
 from sandbox.cloud.tokens import Tokens, check_region
 from sandbox.interfaces import AppGateway, JsonObject, JsonValue, Replica, ReplicaFactory
@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 _LOG_LINES = 5000
 _NO_LIMIT = 1000
-_USER = "xx0000-ovh"
 _PLATFORM = "platform"
 """Whose lines in an app's log are no container's; that the platform writes any is assumed."""
 _CODES = {State.DELETING: "APP_INTERRUPTED_BY_USER", State.DELETED: "APP_INTERRUPTED_BY_USER"}
@@ -97,7 +96,7 @@ class App:
             "id": self.id,
             "spec": self.spec.json_object(),
             "status": self._status(),
-            "user": _USER,
+            "user": ACCOUNT,
             "createdAt": self.created,
             "updatedAt": self.updated,
         }
@@ -379,9 +378,8 @@ class Apps:
                 break
             stuck = self._is_stuck(app)
             due = None if stuck else app_machine.next_event(app.machine, self._now, self._world(app))
-            timeout = None if due is None else max(0.0, due - self._now) / self._clock.speed
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
+                async with self._clock.timeout(None if due is None else due - self._now):
                     await app.changed.wait()
         del self._apps[app.id]
         if app.url is not None:
@@ -441,15 +439,16 @@ class Apps:
         strategy = specs.automatic(app.spec)
         if strategy is None:
             return
-        complaint = specs.unmodelled_metric(strategy, app.spec.default_http_port or specs.DEFAULT_PORT)
-        settings = specs.scaler_settings(strategy, self._settings.scaler_target_type)
-        if complaint is not None or settings is None:
-            self._complain(app, complaint or "")
+        try:
+            metric = specs.modelled_metric(strategy, app.spec.default_http_port)
+        except ValueError as error:
+            self._complain(app, str(error))
             return
-        assert strategy.custom_metrics is not None
-        location = strategy.custom_metrics.value_location
-        values = tuple(self._sample(app, replica, location) for replica in self.ready_replicas(app.id))
-        state = app.scaler or ScalerState.initial(app.machine.desired)
+        settings = specs.scaler_settings(strategy, metric, self._settings.scaler_target_type)
+        values = tuple(
+            self._sample(app, replica, metric.value_location) for replica in self.ready_replicas(app.id)
+        )
+        state = app.scaler or ScalerState(app.machine.desired)
         desired, app.scaler = decide(state, Sample(self._now, values), settings)
         if desired != app.machine.desired:
             _log.info("app %s scales from %d to %d", app.id, app.machine.desired, desired)

@@ -12,13 +12,14 @@ import time
 from aiohttp import web
 
 from sandbox.cloud.http import ApiError, Route
-from sandbox.cloud.settings import CloudSettings
+from sandbox.cloud.settings import ACCOUNT, CloudSettings
 from sandbox.interfaces import JsonValue
+from sandbox.servers import bearer
 
 _TOKEN_SECONDS = 3600
 
 
-def signature(secret: str, consumer_key: str, method: str, url: str, body: bytes, timestamp: str) -> str:
+def _signature(secret: str, consumer_key: str, method: str, url: str, body: bytes, timestamp: str) -> str:
     """`X-Ovh-Signature` of a request; `url` is the full one, as the client saw it."""
     text = "+".join((secret, consumer_key, method, url)).encode() + b"+" + body + b"+" + timestamp.encode()
     return "$1$" + hashlib.sha1(text).hexdigest()  # noqa: S324 - the API prescribes SHA-1
@@ -37,21 +38,21 @@ class Authenticator:
     @property
     def routes(self) -> list[Route]:
         """`/auth/time` and `/auth/details`."""
-        return [Route("GET", "/auth/time", self._time), Route("GET", "/auth/details", self._details)]
+        return [
+            Route("GET", "/auth/time", self._time, public=True),
+            Route("GET", "/auth/details", self._details),
+        ]
 
     async def check(self, request: web.Request) -> None:
         """Raises ApiError unless the request is authentic.
 
         Statuses and `errorCode`s are those that OVHcloud's clients know and users have reported.
         """
-        if request.path.endswith(("/auth/time", "/cloud.json")):
-            return
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme == "Bearer":
-            if self._tokens.get(token, 0) < time.monotonic():
-                raise ApiError(401, "Client::Unauthorized::InvalidAuthToken", "Invalid authentication token")
-            return
-        await self._check_signature(request)
+        token = bearer(request)
+        if not token:
+            await self._check_signature(request)
+        elif self._tokens.get(token, 0) < time.monotonic():
+            raise ApiError(401, "Client::Unauthorized::InvalidAuthToken", "Invalid authentication token")
 
     async def _check_signature(self, request: web.Request) -> None:
         known, headers = self._credentials, request.headers
@@ -64,7 +65,7 @@ class Authenticator:
         timestamp = headers.get("X-Ovh-Timestamp", "")
         if not timestamp.isdecimal() or abs(int(timestamp) - self._now()) > self._tolerance:
             raise _refused(400, "QUERY_TIME_OUT", "Query out of time")
-        expected = signature(
+        expected = _signature(
             known.application_secret,
             known.consumer_key,
             request.method,
@@ -103,10 +104,10 @@ class Authenticator:
     async def _details(self, request: web.Request) -> JsonValue:
         signed = "X-Ovh-Application" in request.headers
         return {
-            "account": "xx0000-ovh",
+            "account": ACCOUNT,
             "allowedRoutes": None,
             "description": "",
-            "identities": ["urn:v1:eu:identity:account:xx0000-ovh"],
+            "identities": [f"urn:v1:eu:identity:account:{ACCOUNT}"],
             "method": "provider-ovh" if signed else "oauth2",
             "roles": [],
             "user": None,

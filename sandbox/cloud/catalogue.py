@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from components.flavors import Flavor
 from sandbox.interfaces import JsonObject
 
-GIB = 2**30
+_GIB = 2**30
 _GBPS = 125_000_000  # bytes per second
 
 
@@ -29,13 +29,13 @@ def hardware(flavor: Flavor, count: int) -> JsonObject:
         "flavorCount": count,
         "gpu": count if flavor.is_gpu else 0,
         "cpu": flavor.cpu * count,
-        "memory": int(flavor.memory_gib * GIB * count),
-        "ephemeralStorage": int((flavor.ephemeral_storage_gib or 0) * GIB * count),
+        "memory": int(flavor.memory_gib * _GIB * count),
+        "ephemeralStorage": int((flavor.ephemeral_storage_gib or 0) * _GIB * count),
         "publicNetwork": int((flavor.public_network_gbps or 0) * _GBPS * count),
         "privateNetwork": 0,
         "gpuBrand": "NVIDIA" if flavor.is_gpu else None,
         "gpuModel": flavor.gpu_model,
-        "gpuMemory": None if flavor.gpu_memory_gib is None else int(flavor.gpu_memory_gib * GIB),
+        "gpuMemory": None if flavor.gpu_memory_gib is None else int(flavor.gpu_memory_gib * _GIB),
     }
 
 

@@ -14,7 +14,7 @@ from sandbox.cloud.apps import Apps
 from sandbox.cloud.auth import Authenticator
 from sandbox.cloud.calls import Fault, Faults, Recorder
 from sandbox.cloud.failures import End, Stuck
-from sandbox.cloud.http import PREFIXES, answer_errors, api, parse
+from sandbox.cloud.http import PREFIXES, add_query_id, answer_errors, api, parse
 from sandbox.cloud.infrastructure import ProjectInfrastructure
 from sandbox.cloud.kube import Kubes
 from sandbox.cloud.ledger import Ledger
@@ -93,7 +93,7 @@ class Cloud:
     def application(self) -> web.Application:
         """The server; its clean-up ends everything that the cloud runs."""
         application = web.Application(
-            middlewares=[self._recorder.record, self._faults.inject, answer_errors],
+            middlewares=[self._recorder.record, self._faults.inject, add_query_id, answer_errors],
             client_max_size=_MAX_BODY,
         )
         routes = [

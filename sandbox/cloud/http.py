@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
@@ -93,6 +93,10 @@ class Route:
     endpoint: Endpoint
     action: str | None = None
     """IAM action that it needs, without `publicCloudProject:apiovh:`; None: none that the sandbox checks."""
+    query: tuple[str, ...] = ()
+    """Parameters that are heeded."""
+    public: bool = False
+    """Whether it is answered without credentials."""
 
 
 IAM_PREFIX = "publicCloudProject:apiovh:"
@@ -108,6 +112,8 @@ def api(
 
     def guarded(route: Route) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
+            if not route.public:
+                await authenticate(request)
             if request.match_info.get("project", project) != project:
                 raise ApiError(404, "Client::NotFound", "This service does not exist")
             action = f"{IAM_PREFIX}{route.action}"
@@ -118,16 +124,12 @@ def api(
                     "User not granted for this request",
                     details={"unauthorizedActionsByIAM": action},
                 )
+            check_query(request, route.query)
             return web.json_response(await route.endpoint(request))
 
         return handle
 
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        await authenticate(request)
-        return await handler(request)
-
-    application = web.Application(middlewares=[check])
+    application = web.Application()
     for route in routes:
         application.router.add_route(route.method, route.path, guarded(route))
     return application
@@ -135,18 +137,24 @@ def api(
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns exceptions into error answers and gives every answer a query id."""
+    """Turns exceptions into error answers."""
     try:
-        response = await handler(request)
+        return await handler(request)
     except AnswerError as error:
-        response = error.response()
+        return error.response()
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-        response = not_implemented(f"{request.method} {request.path}").response()
+        return not_implemented(f"{request.method} {request.path}").response()
     except web.HTTPException:
         raise
     except Exception as error:
         _log.error("%s %s failed: %s", request.method, request.path, trace(error))
-        response = ApiError(500, "Server::InternalServerError", "bug in the sandbox: see its log").response()
+        return ApiError(500, "Server::InternalServerError", "bug in the sandbox: see its log").response()
+
+
+@web.middleware
+async def add_query_id(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Gives every answer an id, by which OVHcloud's support finds the call."""
+    response = await handler(request)
     response.headers["X-Ovh-QueryID"] = f"EU.sandbox-1.{uuid.uuid4()}"
     return response
 
@@ -154,15 +162,17 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
-async def parse(request: web.Request, model: type[BodyT]) -> BodyT:
-    """The request's body; raises 400 naming every field that the published types do not allow."""
+async def parse(
+    request: web.Request, model: type[BodyT], refused: Callable[[str], AnswerError] = bad_request
+) -> BodyT:
+    """The request's body; raises what `refused` makes of the fields that the published types do not allow."""
     try:
         return model.model_validate_json(await request.read())
     except ValidationError as error:
-        raise bad_request(f"invalid body: {describe(error)}") from None
+        raise refused(f"invalid body: {_described(error)}") from None
 
 
-def describe(error: ValidationError) -> str:
+def _described(error: ValidationError) -> str:
     """Every problem with the path of its field; values are left out, they may be secret."""
     problems = error.errors(include_input=False, include_url=False)
     return "; ".join(
@@ -171,8 +181,7 @@ def describe(error: ValidationError) -> str:
     )
 
 
-def known_query(request: web.Request, *names: str) -> None:
-    """Refuses query parameters that the sandbox would otherwise ignore without a word."""
-    unknown = sorted(set(request.query) - set(names))
-    if unknown:
+def check_query(request: web.Request, known: Collection[str] = ()) -> None:
+    """Refuses parameters that the sandbox would otherwise ignore without a word."""
+    if unknown := sorted(set(request.query) - set(known)):
         raise not_implemented(f"{request.method} {request.path} with parameter {', '.join(unknown)}")

@@ -110,6 +110,13 @@ class Kubes:
             raise not_found("Kube", f"kube {id_} not found")
         return self._kubes[id_]
 
+    def _find_living(self, request: web.Request) -> Kube:
+        """The cluster, for a change of its pools: one that is on its way out takes none (assumed)."""
+        kube = self._find(request)
+        if kube.status == "DELETING":
+            raise bad_request(f"kube {kube.id} is DELETING: its node pools cannot be changed any more")
+        return kube
+
     async def _list(self, _request: web.Request) -> JsonValue:
         return [*self._kubes]
 
@@ -205,17 +212,18 @@ class Kubes:
 
     # Node pools
 
-    def _find_pool(self, request: web.Request) -> tuple[Kube, Pool]:
-        kube, id_ = self._find(request), request.match_info["pool"]
+    def _find_pool(self, kube: Kube, request: web.Request) -> Pool:
+        id_ = request.match_info["pool"]
         if id_ not in kube.pools:
             raise not_found("NodePool", f"pool {id_} not found")
-        return kube, kube.pools[id_]
+        return kube.pools[id_]
 
     async def _list_pools(self, request: web.Request) -> JsonValue:
         return [pool.json(self._settings.project) for pool in self._find(request).pools.values()]
 
     async def _create_pool(self, request: web.Request) -> JsonValue:
-        kube, given = self._find(request), await parse(request, PoolCreation)
+        given = await parse(request, PoolCreation)
+        kube = self._find_living(request)
         id_ = str(uuid.uuid4())
         name = given.name if given.name is not None else f"nodepool-{id_}"
         _check_pool(kube, name, given.flavor_name)
@@ -241,11 +249,12 @@ class Kubes:
         return pool.json(self._settings.project)
 
     async def _get_pool(self, request: web.Request) -> JsonValue:
-        return self._find_pool(request)[1].json(self._settings.project)
+        return self._find_pool(self._find(request), request).json(self._settings.project)
 
     async def _update_pool(self, request: web.Request) -> JsonValue:
-        kube, pool = self._find_pool(request)
         given = await parse(request, PoolUpdate)
+        kube = self._find_living(request)
+        pool = self._find_pool(kube, request)
         if pool.status == "DELETING":
             raise bad_request(f"pool {pool.id} is DELETING: it cannot be changed any more")
         desired = pool.desired if given.desired_nodes is None else given.desired_nodes
@@ -263,13 +272,15 @@ class Kubes:
         return None
 
     async def _delete_pool(self, request: web.Request) -> JsonValue:
-        kube, pool = self._find_pool(request)
+        kube = self._find_living(request)
+        pool = self._find_pool(kube, request)
         if pool.status != "DELETING":
             self._change(pool, "DELETING", self._remove_pool(kube, pool))
         return None
 
     async def _pool_nodes(self, request: web.Request) -> JsonValue:
-        kube, pool = self._find_pool(request)
+        kube = self._find(request)
+        pool = self._find_pool(kube, request)
         return [self._node(kube, pool, node) for node in pool.nodes]
 
     async def _settle_pool(self, kube: Kube, pool: Pool) -> None:

@@ -8,20 +8,16 @@ region has a host of its own; here one address serves all, because a token belon
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from aiohttp import web
 
-from sandbox.bearer import bearer
 from sandbox.cloud.apps import App, Apps
-from sandbox.cloud.http import Handler
+from sandbox.cloud.http import AnswerError, answer_errors, check_query
 from sandbox.cloud.settings import CloudSettings
 from sandbox.cloud.tokens import Token, Tokens
 from sandbox.interfaces import JsonObject
-from sandbox.trace import trace
-
-_log = logging.getLogger(__name__)
+from sandbox.servers import bearer, refusal
 
 
 class NativeAi:
@@ -34,7 +30,7 @@ class NativeAi:
 
     def application(self) -> web.Application:
         """The server."""
-        application = web.Application(middlewares=[_answer_errors])
+        application = web.Application(middlewares=[answer_errors])
         application.router.add_routes(
             [
                 web.get("/v1/app", self._list, allow_head=False),
@@ -56,8 +52,7 @@ class NativeAi:
 
     async def _list(self, request: web.Request) -> web.Response:
         token = self._token(request)
-        if request.query:
-            raise _RefusalError(501, f"not implemented in the sandbox: parameter {', '.join(request.query)}")
+        check_query(request)
         apps = [_native(app) for app in self._apps.all() if token.opens(app.spec.region, app.labels)]
         metadata = {"currentPage": 1, "pageCount": 1, "total": len(apps), "links": {"next": None}}
         return web.json_response({"items": apps, "metadata": metadata})
@@ -84,29 +79,16 @@ class NativeAi:
         return token
 
 
-class _RefusalError(Exception):
+class _RefusalError(AnswerError):
     """An error answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status = status
+        self._answer = refusal(status, message)
 
-
-@web.middleware
-async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except _RefusalError as refusal:
-        return _error(refusal.status, str(refusal))
-    except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
-        return _error(501, f"not implemented in the sandbox: {request.method} {request.path}")
-    except Exception as error:
-        _log.error("%s %s failed: %s", request.method, request.path, trace(error))
-        return _error(500, "bug in the sandbox: see its log")
-
-
-def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"message": message}, status=status)
+    def response(self) -> web.Response:
+        """The error as an HTTP answer."""
+        return self._answer
 
 
 def _native(app: App) -> JsonObject:

@@ -10,15 +10,15 @@ import datetime
 import hmac
 import secrets
 import uuid
-from typing import Literal, TypeVar
+from typing import Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from sandbox.cloud import catalogue
-from sandbox.cloud.http import AnswerError, describe, not_implemented
+from sandbox.cloud import catalogue, stamps
+from sandbox.cloud.http import AnswerError, not_implemented, parse
 from sandbox.cloud.infrastructure import FloatingIp, ProjectInfrastructure
-from sandbox.cloud.settings import CloudSettings
+from sandbox.cloud.settings import TENANT_NAME, CloudSettings
 from sandbox.cloud.users import User, Users
 from sandbox.interfaces import JsonObject, JsonValue
 
@@ -123,10 +123,7 @@ class OpenStack:
         )
 
     async def _login(self, request: web.Request) -> web.Response:
-        try:
-            given = Login.model_validate_json(await request.read()).auth
-        except ValidationError as error:
-            return _keystone_error(400, "Bad Request", f"Invalid input: {describe(error)}")
+        given = (await parse(request, Login, _bad_login)).auth
         login = given.identity.password.user
         user = self._users.by_name(login.name)
         if (
@@ -135,8 +132,7 @@ class OpenStack:
             or given.scope.project.id != self._project
             or "Default" not in (login.domain.name, login.domain.id)
         ):
-            message = "The request you have made requires authentication."
-            return _keystone_error(401, "Unauthorized", message)
+            raise KeystoneError(401, "Unauthorized", "The request you have made requires authentication.")
         issued = datetime.datetime.now(datetime.UTC)
         expires = issued + datetime.timedelta(hours=_TOKEN_HOURS)
         token = secrets.token_urlsafe(48)
@@ -157,10 +153,10 @@ class OpenStack:
             "token": {
                 "methods": ["password"],
                 "user": {"id": f"{user.id:032x}", "name": user.name, "domain": domain},
-                "project": {"id": self._project, "name": "0000000000000000", "domain": domain},
+                "project": {"id": self._project, "name": TENANT_NAME, "domain": domain},
                 "roles": [{"id": f"role-{name}", "name": name} for name in user.roles],
-                "expires_at": _stamp(expires),
-                "issued_at": _stamp(issued),
+                "expires_at": stamps.stamp(expires),
+                "issued_at": stamps.stamp(issued),
                 "catalog": [{"type": "network", "name": "neutron", "id": "neutron", "endpoints": endpoints}],
             }
         }
@@ -191,7 +187,7 @@ class OpenStack:
     async def _create(self, request: web.Request) -> web.Response:
         self._authenticate(request, writes=True)
         region = self._region(request)
-        given = (await _parse(request, FloatingIpCreation)).floatingip
+        given = (await parse(request, FloatingIpCreation, _bad_request)).floatingip
         if given.floating_network_id != self._external[region]:
             raise NeutronError(
                 404, "NetworkNotFound", f"Network {given.floating_network_id} could not be found."
@@ -206,7 +202,7 @@ class OpenStack:
     async def _update(self, request: web.Request) -> web.Response:
         self._authenticate(request, writes=True)
         floating = self._find(request)
-        given = (await _parse(request, FloatingIpUpdate)).floatingip
+        given = (await parse(request, FloatingIpUpdate, _bad_request)).floatingip
         if given.description is not None:
             floating.description = given.description
         if "port_id" in given.model_fields_set:
@@ -269,14 +265,17 @@ def _matching(items: list[JsonObject], request: web.Request) -> list[JsonValue]:
     return [item for item in items if all(str(item.get(name)) == value for name, value in wanted)]
 
 
-ModelT = TypeVar("ModelT", bound=BaseModel)
+class KeystoneError(AnswerError):
+    """An error answer of Keystone."""
 
+    def __init__(self, status: int, title: str, message: str) -> None:
+        super().__init__(message)
+        self._error: JsonObject = {"code": status, "title": title, "message": message}
+        self._status = status
 
-async def _parse(request: web.Request, model: type[ModelT]) -> ModelT:
-    try:
-        return model.model_validate_json(await request.read())
-    except ValidationError as error:
-        raise NeutronError(400, "HTTPBadRequest", describe(error)) from None
+    def response(self) -> web.Response:
+        """The error as an HTTP answer."""
+        return web.json_response({"error": self._error}, status=self._status)
 
 
 class NeutronError(AnswerError):
@@ -292,10 +291,9 @@ class NeutronError(AnswerError):
         return web.json_response({"NeutronError": self._error}, status=self._status)
 
 
-def _keystone_error(status: int, title: str, message: str) -> web.Response:
-    body = {"error": {"code": status, "title": title, "message": message}}
-    return web.json_response(body, status=status)
+def _bad_login(problem: str) -> KeystoneError:
+    return KeystoneError(400, "Bad Request", problem)
 
 
-def _stamp(moment: datetime.datetime) -> str:
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _bad_request(problem: str) -> NeutronError:
+    return NeutronError(400, "HTTPBadRequest", problem)

@@ -6,7 +6,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from sandbox.cloud import catalogue, stamps
-from sandbox.cloud.http import Route, known_query, not_found, parse
+from sandbox.cloud.http import Route, not_found, parse
 from sandbox.cloud.infrastructure import ProjectInfrastructure
 from sandbox.cloud.kube import Kubes
 from sandbox.cloud.settings import CloudSettings
@@ -38,12 +38,18 @@ class ProjectApi:
         """Those of API v1."""
         kube = f"{_PROJECT}/capabilities/kube"
         return [
-            Route("GET", "/cloud.json", self._description),
+            Route("GET", "/cloud.json", self._description, public=True),
             Route("GET", _PROJECT, self._get, "get"),
             Route("GET", f"{_PROJECT}/quota", self._quotas, "quota/get"),
             Route("GET", f"{_PROJECT}/vrack", self._vrack, "vrack/get"),
             Route("GET", f"{kube}/regions", self._kube_regions, "capabilities/kube/regions/get"),
-            Route("GET", f"{kube}/flavors", self._kube_flavors, "capabilities/kube/flavors/get"),
+            Route(
+                "GET",
+                f"{kube}/flavors",
+                self._kube_flavors,
+                "capabilities/kube/flavors/get",
+                query=("region",),
+            ),
         ]
 
     @property
@@ -116,7 +122,6 @@ class ProjectApi:
 
     async def _kube_flavors(self, request: web.Request) -> JsonValue:
         """Flavors of a region; here every region has all of them."""
-        known_query(request, "region")
         region = request.query.get("region")
         if region is not None and region not in catalogue.kubernetes().regions:
             raise not_found("Region", f"region {region} has no Managed Kubernetes")

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import PositiveFloat
+
 from autoscaling.platform import PlatformTimes
+from autoscaling.policy import TargetType
+
+ACCOUNT = "xx0000-ovh"
+"""Name of the one account that the emulator knows."""
+TENANT_NAME = "0" * 16
+"""OpenStack's name of the project, beside its id."""
 
 UpdateMode = Literal["roll", "restart-required"]
 """What an update of a running app does; OVHcloud's guides contradict each other.
@@ -82,9 +90,9 @@ class CloudSettings:
     update_mode: UpdateMode = "roll"
     denied_actions: frozenset[str] = frozenset()
     """IAM actions that the account lacks, e.g. `publicCloudProject:apiovh:ai/app/create`."""
-    polling_interval: float = PlatformTimes.polling_interval
+    polling_interval: PositiveFloat = PlatformTimes.polling_interval
     """Platform seconds between two samples of the scaler; assumed, the real one is not documented."""
-    scaler_target_type: Literal["Value", "AverageValue"] = "Value"
+    scaler_target_type: TargetType = "Value"
     """Which of the two HPA formulas compares the metric with its target; OVHcloud does not say which."""
     timestamp_tolerance: float = 60
     """Wall-clock seconds by which a signed request may be off."""

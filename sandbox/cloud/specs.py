@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from autoscaling.policy import ScalerSettings
+from autoscaling.policy import ScalerSettings, TargetType
 from components.flavors import FLAVORS, Flavor
 from components.prices import flavor_eur_per_hour
 from sandbox.cloud import app_machine, catalogue
@@ -15,6 +14,7 @@ from sandbox.cloud.schema import (
     AppSpec,
     AppUpdate,
     AutomaticStrategy,
+    CustomMetrics,
     EnvPatch,
     EnvVar,
     FixedStrategy,
@@ -23,7 +23,7 @@ from sandbox.cloud.schema import (
     ScalingStrategy,
 )
 
-DEFAULT_PORT = 8080
+_DEFAULT_PORT = 8080
 
 _CONTAINER_FIELDS = (
     "image",
@@ -84,7 +84,7 @@ def filled(spec: AppSpec, app_id: str) -> AppSpec:
             "name": spec.name or f"app-{app_id[:8]}",
             "resources": _filled(size(spec.resources)),
             "labels": labels | {"ovh/id": app_id, "ovh/type": "app"},
-            "default_http_port": spec.default_http_port or DEFAULT_PORT,
+            "default_http_port": spec.default_http_port or _DEFAULT_PORT,
             "scaling_strategy": spec.scaling_strategy or ScalingStrategy(fixed=FixedStrategy(replicas=1)),
             "unsecure_http": bool(spec.unsecure_http),
         }
@@ -153,13 +153,13 @@ def with_label(spec: AppSpec, name: str, value: str | None) -> AppSpec:
 
 def template(spec: AppSpec, revision: int, pullable: bool) -> app_machine.Template:
     """What the containers of the spec are, for the state machine."""
-    port = spec.default_http_port or DEFAULT_PORT
+    port = spec.default_http_port
     return app_machine.Template(
         revision, _probe(spec.probe, port), _probe(spec.liveness_probe, port), pullable, spec.image
     )
 
 
-def _probe(probe: ProbeSpec | None, port: int) -> app_machine.Probe | None:
+def _probe(probe: ProbeSpec | None, port: int | None) -> app_machine.Probe | None:
     if probe is None:
         return None
     return app_machine.Probe(
@@ -205,13 +205,9 @@ def replicas(spec: AppSpec, running: int | None = None) -> int:
 
 
 def scaler_settings(
-    strategy: AutomaticStrategy, target_type: Literal["Value", "AverageValue"]
-) -> ScalerSettings | None:
-    """Settings of the scaler on a custom metric; None when the strategy has none."""
-    metric = strategy.custom_metrics
-    if metric is None:
-        return None
-    defaults = ScalerSettings(1, 1, 1)
+    strategy: AutomaticStrategy, metric: CustomMetrics, target_type: TargetType
+) -> ScalerSettings:
+    """Settings of the scaler on a custom metric; what is not given has the policy's defaults."""
 
     def given(value: int | None, default: float) -> float:
         return default if value is None else value
@@ -222,23 +218,25 @@ def scaler_settings(
         metric.target_value,
         metric.aggregation_type,
         target_type,
-        given(strategy.scale_up_stabilization_window_seconds, defaults.scale_up_stabilization_seconds),
-        given(strategy.scale_down_stabilization_window_seconds, defaults.scale_down_stabilization_seconds),
-        given(strategy.cooldown_period_seconds, defaults.cooldown_seconds),
+        given(strategy.scale_up_stabilization_window_seconds, ScalerSettings.scale_up_stabilization_seconds),
+        given(
+            strategy.scale_down_stabilization_window_seconds, ScalerSettings.scale_down_stabilization_seconds
+        ),
+        given(strategy.cooldown_period_seconds, ScalerSettings.cooldown_seconds),
     )
 
 
-def unmodelled_metric(strategy: AutomaticStrategy, port: int) -> str | None:
-    """Why the sandbox cannot scale by this strategy (it then stays as it is); None: it can.
+def modelled_metric(strategy: AutomaticStrategy, port: int | None) -> CustomMetrics:
+    """The metric that the sandbox scales by; raises ValueError that says why it cannot (the count stays).
 
-    The metric is read from the replicas on the app's own port: another one is no port of the service.
+    It is read from the replicas on the app's own port: another one is no port of the service.
     """
     metric = strategy.custom_metrics
     if metric is None:
-        return f"scaling on {strategy.resource_type or 'CPU'} usage is not modelled"
+        raise ValueError(f"scaling on {strategy.resource_type or 'CPU'} usage is not modelled")
     if metric.format != "PROMETHEUS":
-        return f"customMetrics.format {metric.format} is not modelled, only PROMETHEUS"
+        raise ValueError(f"customMetrics.format {metric.format} is not modelled, only PROMETHEUS")
     expected = f"http://<SELF>:{port}/metrics"
     if metric.api_url != expected:
-        return f"customMetrics.apiUrl {metric.api_url} leads nowhere here, only {expected} does"
-    return None
+        raise ValueError(f"customMetrics.apiUrl {metric.api_url} leads nowhere here, only {expected} does")
+    return metric

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from components.flavors import REGIONS
 from sandbox.cloud import stamps
-from sandbox.cloud.http import Route, bad_request, known_query, not_found, parse
+from sandbox.cloud.http import Route, bad_request, not_found, parse
 from sandbox.cloud.schema import TokenSpec
 from sandbox.interfaces import JsonObject, JsonValue
 
@@ -81,8 +81,7 @@ class Tokens:
         digest = _digest(value)
         return next((token for token in self._tokens.values() if token.digest == digest), None)
 
-    async def _list(self, request: web.Request) -> JsonValue:
-        known_query(request)
+    async def _list(self, _request: web.Request) -> JsonValue:
         return [token.json() for token in self._tokens.values()]
 
     async def _create(self, request: web.Request) -> JsonValue:
@@ -116,9 +115,8 @@ class Tokens:
 
 def check_region(region: str) -> None:
     """Refuses a region that has no AI products."""
-    regions = REGIONS
-    if region not in regions:
-        raise bad_request(f"region: {region} has no AI products; these have: {', '.join(regions)}")
+    if region not in REGIONS:
+        raise bad_request(f"region: {region} has no AI products; these have: {', '.join(REGIONS)}")
 
 
 def _new_value() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -14,7 +13,7 @@ from sandbox.clock import Clock
 from sandbox.cloud import stamps
 from sandbox.cloud.http import Route, bad_request, not_found, parse
 from sandbox.cloud.schema import Body
-from sandbox.cloud.settings import CloudSettings
+from sandbox.cloud.settings import TENANT_NAME, CloudSettings
 from sandbox.cloud.tasks import Tasks
 from sandbox.interfaces import JsonObject, JsonValue
 
@@ -66,7 +65,6 @@ class User:
     roles: list[str]
     status: str = "creating"
     created: str = field(default_factory=stamps.now)
-    birth: asyncio.Task[None] | None = None
 
     def json(self) -> JsonObject:
         """The user as the API shows it, without the password."""
@@ -100,7 +98,7 @@ class Users:
             Route("POST", _PATH, self._create, "user/create"),
             Route("GET", _USER, self._get, "user/get"),
             Route("DELETE", _USER, self._delete, "user/delete"),
-            Route("GET", f"{_USER}/openrc", self._openrc, "user/openrc/get"),
+            Route("GET", f"{_USER}/openrc", self._openrc, "user/openrc/get", query=("region",)),
             Route("PUT", f"{_USER}/role", self._set_roles, "user/role/edit"),
             Route("POST", f"{_USER}/regeneratePassword", self._renew, "user/regeneratePassword"),
         ]
@@ -131,7 +129,7 @@ class Users:
         name = f"user-{secrets.token_hex(6)}"
         user = User(id_, name, secrets.token_urlsafe(24), given.description or "", roles)
         self._users[id_] = user
-        user.birth = self._tasks.spawn(self._settle(user), f"user {name}")
+        self._tasks.spawn(self._settle(user), f"user {name}")
         return user.json() | {"password": user.password}
 
     async def _settle(self, user: User) -> None:
@@ -153,7 +151,7 @@ class Users:
         variables = (
             f"OS_AUTH_URL={request.scheme}://{request.host}/v3",
             f"OS_TENANT_ID={self._project}",
-            'OS_TENANT_NAME="0000000000000000"',
+            f'OS_TENANT_NAME="{TENANT_NAME}"',
             f'OS_USERNAME="{user.name}"',
             f'OS_REGION_NAME="{region}"',
         )

@@ -24,6 +24,7 @@ import yaml
 from aiohttp import web
 
 from sandbox.cluster import errors, fields, selectors
+from sandbox.cluster.documents import Documents
 from sandbox.cluster.errors import ApiError, Cause
 from sandbox.cluster.kinds import Kind, Object
 from sandbox.cluster.storage import ObjectStore
@@ -37,7 +38,6 @@ _JSON_PATCH = "application/json-patch+json"
 _APPLY = "application/apply-patch+yaml"
 
 _MAX_BODY = 8 * 1024 * 1024
-_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
 _ADMINISTRATORS = "system:masters"
 
 
@@ -57,7 +57,7 @@ class ApiServer:
     def __init__(self, store: ObjectStore, cluster: str, version: str) -> None:
         self._store = store
         self._cluster = cluster
-        self._version = version
+        self._documents = Documents(store.kinds, version)
         self._ranges: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._closing = asyncio.Event()
 
@@ -114,7 +114,7 @@ class ApiServer:
         path = request.path.strip("/")
         if path in ("healthz", "livez", "readyz"):
             return web.Response(text="ok")
-        document = self._document(path, request)
+        document = self._documents.at(path, request.host)
         if document is not None:
             return web.json_response(document)
         target = self._target(path)
@@ -133,124 +133,6 @@ class ApiServer:
             raise errors.not_implemented(f"{request.method} {request.path}")
         answer: web.StreamResponse = await handler(request, target)
         return answer
-
-    # Discovery
-
-    def _document(self, path: str, request: web.Request) -> Object | None:
-        parts = path.split("/")
-        if path == "version":
-            return self._version_info()
-        if path == "api":
-            address = {"clientCIDR": "0.0.0.0/0", "serverAddress": request.host}
-            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [address]}
-        if path == "apis":
-            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": self._groups()}
-        if parts[0] == "apis" and len(parts) == 2:
-            found = [group for group in self._groups() if group["name"] == parts[1]]
-            if found:
-                return {"kind": "APIGroup", "apiVersion": "v1", **found[0]}
-        if (parts[0] == "apis" and len(parts) == 3) or path == "api/v1":
-            return self._resources("/".join(parts[1:]))
-        if parts[:2] == ["openapi", "v3"]:
-            return self._openapi("/".join(parts[2:]))
-        return None
-
-    def _version_info(self) -> Object:
-        release = self._version.split("-")[0]
-        release = release if release.count(".") == 2 else f"{release}.0"
-        major, minor = release.split(".")[:2]
-        return {
-            "major": major,
-            "minor": minor,
-            "gitVersion": f"v{release}",
-            "gitCommit": "",
-            "gitTreeState": "clean",
-            "buildDate": "1970-01-01T00:00:00Z",
-            "goVersion": "",
-            "compiler": "",
-            "platform": "sandbox",
-        }
-
-    def _groups(self) -> list[Object]:
-        versions: dict[str, list[str]] = {}
-        for kind in self._store.kinds:
-            if kind.group and kind.version not in versions.setdefault(kind.group, []):
-                versions[kind.group].append(kind.version)
-        return [
-            {
-                "name": group,
-                "versions": [
-                    {"groupVersion": f"{group}/{version}", "version": version} for version in sorted(names)
-                ],
-                # "v1" sorts before "v1alpha1", which is Kubernetes' order of preference too.
-                "preferredVersion": {"groupVersion": f"{group}/{min(names)}", "version": min(names)},
-            }
-            for group, names in versions.items()
-        ]
-
-    def _resources(self, api_version: str) -> Object:
-        kinds = [kind for kind in self._store.kinds if kind.api_version == api_version]
-        if not kinds:
-            raise errors.unknown_resource(f"/apis/{api_version}")
-        resources = []
-        for kind in kinds:
-            entry: Object = {
-                "name": kind.plural,
-                "singularName": kind.kind.lower(),
-                "namespaced": kind.namespaced,
-                "kind": kind.kind,
-                "verbs": _VERBS,
-            }
-            if kind.status:
-                verbs = ["get", "patch", "update"]
-                resources.append({**entry, "name": f"{kind.plural}/status", "verbs": verbs})
-            if kind.short_names:
-                entry["shortNames"] = list(kind.short_names)
-            if kind.categories:
-                entry["categories"] = list(kind.categories)
-            resources.append(entry)
-        return {
-            "kind": "APIResourceList",
-            "apiVersion": "v1",
-            "groupVersion": api_version,
-            "resources": resources,
-        }
-
-    def _openapi(self, path: str) -> Object:
-        if not path:
-            versions = {_prefix(kind).strip("/") for kind in self._store.kinds}
-            return {
-                "paths": {
-                    version: {"serverRelativeURL": f"/openapi/v3/{version}"} for version in sorted(versions)
-                }
-            }
-        paths = {}
-        for kind in self._store.kinds:
-            if _prefix(kind).strip("/") == path:
-                patch = {
-                    "x-kubernetes-group-version-kind": {
-                        "group": kind.group,
-                        "version": kind.version,
-                        "kind": kind.kind,
-                    },
-                    "parameters": [
-                        {"name": name, "in": "query", "schema": {"type": "string"}}
-                        for name in ("dryRun", "fieldManager", "fieldValidation")
-                    ],
-                    "responses": {"200": {"description": "OK"}},
-                }
-                scope = "/namespaces/{namespace}" if kind.namespaced else ""
-                paths[f"{_prefix(kind)}{scope}/{kind.plural}/{{name}}"] = {"patch": patch}
-        if not paths:
-            raise errors.unknown_resource(f"/openapi/v3/{path}")
-        return {
-            "openapi": "3.0.0",
-            "info": {"title": "Kubernetes", "version": self._version},
-            "paths": paths,
-            "components": {"schemas": {}},
-        }
-
-    # Objects
 
     def _target(self, path: str) -> _Target:
         parts = path.split("/")
@@ -280,7 +162,7 @@ class ApiServer:
     async def _get(self, request: web.Request, target: _Target) -> web.StreamResponse:
         found = self._current(target)
         if _wants_table(request):
-            return web.json_response(table(target.kind, [found], str(self._store.version)))
+            return web.json_response(table(target.kind, [found], str(self._store.resource_version)))
         return web.json_response(found)
 
     async def _list(self, request: web.Request, target: _Target) -> web.StreamResponse:
@@ -291,7 +173,7 @@ class ApiServer:
             return await self._watch(request, target, matches)
         found = self._store.list(target.kind.kind, target.namespace)
         items = [item for item in found if matches(item)]
-        version = str(self._store.version)
+        version = str(self._store.resource_version)
         if _wants_table(request):
             return web.json_response(table(target.kind, items, version))
         if not target.kind.custom:
@@ -424,7 +306,7 @@ class ApiServer:
         if not since.isdecimal():
             raise errors.bad_request(f"resourceVersion {since!r} is no number")
         at = int(since)
-        oldest = store.history[0].revision if len(store.history) == store.history.maxlen else 0
+        oldest = store.history[0].resource_version if len(store.history) == store.history.maxlen else 0
         if 0 < at < oldest:
             raise ApiError(410, "Expired", f"too old resource version: {at} ({oldest})")
         limit = _seconds(request)
@@ -444,19 +326,22 @@ class ApiServer:
         try:
             async with asyncio.timeout(limit):
                 if at == 0:
-                    at = store.version
+                    at = store.resource_version
                     for item in filter(matches, store.list(kind.kind, target.namespace)):
                         await send("ADDED", item)
                 while not self._closing.is_set():
-                    changes = [change for change in store.history if change.revision > at]
-                    at = store.version
+                    changes = [change for change in store.history if change.resource_version > at]
+                    at = store.resource_version
                     for change in changes:
                         if change.kind != kind.kind:
                             continue
                         if change.after is not None and selected(change.after):
                             await send("MODIFIED" if selected(change.before) else "ADDED", change.after)
                         elif change.before is not None and selected(change.before):
-                            metadata = {**change.before["metadata"], "resourceVersion": str(change.revision)}
+                            metadata = {
+                                **change.before["metadata"],
+                                "resourceVersion": str(change.resource_version),
+                            }
                             await send("DELETED", {**change.before, "metadata": metadata})
                     await _first(store.written(at), self._closing.wait())
         except (TimeoutError, ConnectionResetError) as end:
@@ -471,10 +356,6 @@ async def _first(*waits: Any) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _prefix(kind: Kind) -> str:
-    return f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.api_version}"
 
 
 def _seconds(request: web.Request) -> float:

@@ -27,6 +27,7 @@ from sandbox.cluster.mirror import Mirror
 from sandbox.cluster.programs import Programs
 from sandbox.cluster.storage import Controller, ObjectStore, now
 from sandbox.interfaces import Infrastructure
+from sandbox.servers import listen
 from sandbox.tls import Authority, server_context
 from sandbox.trace import trace
 
@@ -110,29 +111,25 @@ class KubeCluster:
         self._settings = settings
         self._server = ApiServer(self.store, cluster_id, version)
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self._url = "https://127.0.0.1:0"
         self._controllers: list[Controller] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def url(self) -> str:
         """`https://127.0.0.1:<port>`; the port is known after `start`."""
-        return f"https://127.0.0.1:{self._port}"
+        return self._url
 
     async def start(self) -> None:
         """Starts API server and controllers; on return the server listens."""
         self._furnish()
         self.programs = self._settings.programs(self)
         self._controllers = [*self._own_controllers(), *self._settings.controllers(self)]
-        self._runner = web.AppRunner(self._server.application(), access_log=None, shutdown_timeout=1)
-        await self._runner.setup()
         pair = self._authority.server(["127.0.0.1", "localhost", "kubernetes", "kubernetes.default.svc"])
         context = server_context(pair, self.directory, self._authority.certificate)
         # Without a certificate the answer is 401, as that of a real server; a foreign one fails in TLS.
         context.verify_mode = ssl.CERT_OPTIONAL
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        self._runner, self._url = await listen(self._server.application(), context)
         self._tasks = [asyncio.create_task(self._drive(controller)) for controller in self._controllers]
 
     def kubeconfig(self) -> str:
@@ -195,8 +192,12 @@ class KubeCluster:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
-        for controller in self._controllers:
-            await controller.stop()
+        stops = [controller.stop() for controller in self._controllers]
+        ends = await asyncio.gather(*stops, return_exceptions=True)
+        for controller, end in zip(self._controllers, ends, strict=True):
+            if isinstance(end, Exception):
+                name = type(controller).__name__
+                _LOG.error("cluster %s: %s did not end well: %s", self.id, name, trace(end))
         self._controllers = []
 
     def _own_controllers(self) -> list[Controller]:
@@ -240,7 +241,7 @@ class KubeCluster:
                 await asyncio.sleep(_AFTER_FAILURE)
                 continue
             try:
-                async with asyncio.timeout(None if wait is None else wait / self.clock.speed):
+                async with self.clock.timeout(wait):
                     await self.store.changed(seen)
             except TimeoutError:
                 continue

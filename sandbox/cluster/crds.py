@@ -120,7 +120,6 @@ _CAPITALIZED = {
     "labelmap": "LabelMap",
     "labeldrop": "LabelDrop",
     "labelkeep": "LabelKeep",
-} | {
     "keepequal": "KeepEqual",
     "dropequal": "DropEqual",
 }

@@ -134,6 +134,8 @@ def _pod_spec(spec: Object) -> None:
     for container in [*spec.get("containers", []), *spec.get("initContainers", [])]:
         _container(container)
     for volume in spec.get("volumes", []):
+        if volume.keys() == {"name"}:
+            volume["emptyDir"] = {}
         for source in ("configMap", "secret", "projected", "downwardAPI"):
             if source in volume:
                 volume[source].setdefault("defaultMode", 420)
@@ -238,16 +240,14 @@ _FIRST_STATUS: Mapping[str, Mapping[str, int]] = {
 """Status of a workload that no controller has seen yet."""
 
 
-def allocate(
-    value: Object, old: Object | None, services: Collection[Object], storage_classes: Collection[Object]
-) -> None:
+def allocate(value: Object, old: Object | None, others: Callable[[str], Collection[Object]]) -> None:
     """Sets in place what the server chooses itself: addresses, node ports, classes, finalizers, first status.
 
-    `services` and `storage_classes` are those of the cluster; `old` is the stored version in an update.
+    `others` gives the objects of a kind that are there; `old` is the stored version in an update.
     """
     kind = value["kind"]
     if kind == "Service":
-        _allocate_service(value, old, services)
+        _allocate_service(value, old, others("Service"))
     elif old is not None:
         return
     elif kind in _FIRST_STATUS:
@@ -260,7 +260,7 @@ def allocate(
     elif kind == "PersistentVolumeClaim":
         _add_finalizer(value, "kubernetes.io/pvc-protection")
         value["status"] = {"phase": "Pending"}
-        default = [item for item in storage_classes if _is_default(item)]
+        default = [item for item in others("StorageClass") if _is_default(item)]
         if default:
             value["spec"].setdefault("storageClassName", default[0]["metadata"]["name"])
     elif kind == "PersistentVolume":

@@ -81,6 +81,14 @@ def conflict(plural: str, group: str, name: str, why: str) -> ApiError:
     return ApiError(409, "Conflict", message, _details(plural, group, name))
 
 
+def apply_conflict(causes: Sequence[Cause]) -> ApiError:
+    """409 for a server-side apply of fields that other managers have set to other values."""
+    text = "; ".join(f"{cause.message}: {cause.field}" for cause in causes)
+    number = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
+    details = {"causes": [_cause(cause) for cause in causes]}
+    return ApiError(409, "Conflict", f"Apply failed with {number}: {text}", details)
+
+
 def forbidden(plural: str, group: str, name: str, why: str, causes: Sequence[Cause] = ()) -> ApiError:
     """403 for a write that admission refuses."""
     details = _details(plural, group, name)

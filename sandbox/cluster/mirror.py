@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from sandbox.cluster.kinds import Object
 from sandbox.cluster.storage import ObjectStore
+from sandbox.files import write_private
 
 HIDDEN = "<not on disk: the sandbox keeps Secrets in memory only>"
 """Stands in the files for each value of a Secret."""
@@ -33,8 +33,8 @@ class Mirror:
         texts: dict[Path, Object] = {}
         for header in list(store.headers()):
             path = self._directory / (header.namespace or "_cluster") / header.kind / f"{header.name}.yaml"
-            current[path] = header.version
-            if self._written.get(path) != header.version:
+            current[path] = header.resource_version
+            if self._written.get(path) != header.resource_version:
                 value = store.get(header.kind, header.namespace, header.name)
                 if value is not None:
                     texts[path] = shown(value)
@@ -47,7 +47,7 @@ class Mirror:
     async def stop(self) -> None:
         """Removes the files: what they show has ended with the cluster."""
         if self._saving is not None:
-            await self._saving
+            await asyncio.wait([self._saving])  # one that failed has been told of
         if self._directory.exists():
             await asyncio.to_thread(shutil.rmtree, self._directory)
 
@@ -63,7 +63,7 @@ def shown(value: Object) -> Object:
     return result
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     """Writes texts of several lines as such."""
 
 
@@ -78,9 +78,5 @@ def _save(texts: Mapping[Path, Object], gone: set[Path]) -> None:
     for path in gone:
         path.unlink(missing_ok=True)
     for path, value in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = path.with_name(f".{path.name}.new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            yaml.dump(value, file, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
-        temporary.replace(path)
+        text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+        write_private(path, text)

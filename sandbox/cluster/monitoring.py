@@ -36,22 +36,22 @@ import yaml
 from sandbox.clock import Clock
 from sandbox.cluster import operated
 from sandbox.cluster.daemon import Daemon, free_port
+from sandbox.cluster.discovery import Pod
 from sandbox.cluster.kinds import Object
-from sandbox.cluster.mounts import Delayed, redacted, write_private
+from sandbox.cluster.mounts import Delayed, redacted, secret_data
 from sandbox.cluster.operator import (
     ETC,
     Configuration,
     OperatorError,
-    Pod,
     Rejected,
     SecretData,
     alertmanager_arguments,
     alertmanager_files,
     prometheus_arguments,
     prometheus_config,
-    secret_data,
 )
 from sandbox.cluster.storage import ObjectStore, now
+from sandbox.files import write_private
 
 _LOG = logging.getLogger(__name__)
 
@@ -143,6 +143,7 @@ class Monitoring:
     async def stop(self) -> None:
         """Ends all processes; their data stays."""
         await asyncio.gather(*(instance.daemon.stop() for instance in self._instances.values()))
+        self._instances.clear()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -192,6 +193,7 @@ class Monitoring:
         """Checks and loads files; returns what Prometheus refuses of them."""
         instance.rejected = []
         configuration = candidate.configuration
+        assert configuration is not None  # only that of an Alertmanager has none
         folder = instance.write(candidate.files)
         reason = await self._check_config(folder / "prometheus.yml")
         if reason is not None:
@@ -411,15 +413,15 @@ class Monitoring:
         return next((item.url for key, item in sorted(self._instances.items()) if key[0] == kind), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Candidate:
     """Files to load, and for Prometheus what they were made of."""
 
     files: Files
-    configuration: Any = field(default=None, compare=False)
+    configuration: Configuration | None = field(default=None, compare=False)
 
 
-@dataclass
+@dataclass(repr=False)
 class _Instance:
     """One process with its folder."""
 

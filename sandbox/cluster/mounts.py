@@ -1,11 +1,12 @@
-"""Files that containers get from objects: private, and some time after the objects have changed."""
+"""What containers get from objects, some time after these have changed."""
 
 from __future__ import annotations
 
-import os
+import base64
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Generic, TypeVar
+
+from sandbox.cluster.kinds import Object
 
 _T = TypeVar("_T")
 
@@ -33,20 +34,15 @@ class Delayed(Generic[_T]):
         return self.value
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Replaces a file in one step; mode 600, in folders with mode 700."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    temporary.replace(path)
+def secret_data(secret: Object) -> dict[str, bytes]:
+    """The decoded contents of a Secret object."""
+    return {key: base64.b64decode(value) for key, value in secret.get("data", {}).items()}
 
 
 def redacted(text: str, secrets: Iterable[bytes]) -> str:
     """The text of a program without what Secrets hold."""
-    for value in secrets:
-        secret = value.decode(errors="replace").strip()
+    words = {value.decode(errors="replace").strip() for value in secrets}
+    for secret in sorted(words, key=len, reverse=True):  # one may be part of another
         if len(secret) > 3:  # a shorter one would eat common words
             text = text.replace(secret, "<secret>")
     return text

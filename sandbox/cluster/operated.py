@@ -7,8 +7,8 @@ import gzip
 from collections.abc import Mapping
 from typing import Any
 
+from sandbox.cluster.discovery import Pod
 from sandbox.cluster.kinds import Object
-from sandbox.cluster.operator import Pod
 from sandbox.cluster.storage import owner_reference
 
 _WEB = {"Prometheus": 9090, "Alertmanager": 9093}

@@ -9,8 +9,9 @@
 The rules follow the operator's `pkg/prometheus/promcfg.go` and `resource_selector.go`, for the Prometheus
 that the sandbox runs (3.x before 3.11, so that retention is a flag and not part of the file). What differs:
 
-- Service discovery by the Kubernetes API is replaced by its result: targets are static and carry the meta
-  labels that discovery would give them, and the operator's own relabelings work on these.
+- Service discovery by the Kubernetes API is replaced by its result (`sandbox.cluster.discovery`): targets
+  are static and carry the meta labels that discovery would give them, and the operator's own relabelings
+  work on these.
 - A static target of a ScrapeConfig that names a Service of the cluster is led to the pod that really serves
   it; its label `instance` stays as DNS would leave it. A Service without such a pod refuses connections.
 - A ServiceMonitor whose targets do not run in the sandbox (kubelets, exporters, Grafana) gets no job, where
@@ -22,15 +23,18 @@ that the sandbox runs (3.x before 3.11, so that retention is a flag and not part
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
+from sandbox.cluster import options
+from sandbox.cluster.discovery import Cluster, Discovery, Pod, label_name
 from sandbox.cluster.kinds import Object
+from sandbox.cluster.quantities import seconds
+from sandbox.cluster.selectors import SelectorError, matches
 
 Job = dict[str, Any]
 SecretData = Mapping[str, bytes]
@@ -39,35 +43,6 @@ Secrets = Callable[[str, str], SecretData | None]
 
 ETC = "/etc/prometheus"
 """Where the pod has its files; the process has them elsewhere, so paths below this are to be mapped."""
-
-_NOBODY = "127.0.0.1:1"
-"""An address that refuses connections, as a Service without pods does."""
-
-
-class Cluster(Protocol):
-    """What the operator reads of a cluster."""
-
-    def get(self, kind: str, namespace: str, name: str) -> Object | None:
-        """The object, or None."""
-        ...
-
-    def list(
-        self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
-    ) -> list[Object]:
-        """The objects of a kind, of all namespaces for None."""
-        ...
-
-
-@dataclass(frozen=True)
-class Pod:
-    """A pod that really serves metrics."""
-
-    namespace: str
-    name: str
-    container: str
-    labels: Mapping[str, str]
-    ports: Mapping[str | int, str]
-    """Address (`127.0.0.1:41234`) by name and by number of the container port."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +60,9 @@ class Rejected:
         return f'"{name}" was rejected due to invalid configuration: {self.reason}'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Configuration:
-    """Everything that a Prometheus is given."""
+    """Everything that a Prometheus is given; tokens are in it, so its text form shows nothing."""
 
     base: Object
     """prometheus.yml without its jobs."""
@@ -140,7 +115,7 @@ def prometheus_config(
     """
     spec, namespace = prometheus["spec"], prometheus["metadata"]["namespace"]
     _check_timeout(spec.get("scrapeTimeout"), _interval(spec), OperatorError)
-    sources = _Sources(prometheus, cluster, secrets, pods)
+    sources = _Sources(prometheus, cluster, secrets, Discovery(cluster, pods))
     jobs: list[tuple[Object, Job]] = []
     rejected: list[Rejected] = []
     for kind, generate in (
@@ -150,7 +125,7 @@ def prometheus_config(
         for item in _selected(prometheus, cluster, kind):
             try:
                 jobs += [(item, job) for job in generate(item)]
-            except _InvalidError as error:
+            except (_InvalidError, SelectorError) as error:
                 rejected.append(Rejected(item, str(error)))
     mounted = {
         f"secrets/{name}/{key}": data
@@ -230,11 +205,6 @@ def alertmanager_arguments(alertmanager: Object) -> list[str]:
     return ["--cluster.listen-address=", *(f"--{flag}={value}" for flag, value in values.items() if value)]
 
 
-def secret_data(secret: Object) -> dict[str, bytes]:
-    """The decoded contents of a Secret object."""
-    return {key: base64.b64decode(value) for key, value in secret.get("data", {}).items()}
-
-
 class _InvalidError(ValueError):
     """One object cannot be used; the others can."""
 
@@ -246,7 +216,7 @@ class _Sources:
     prometheus: Object
     cluster: Cluster
     secrets: Secrets
-    pods: Sequence[Pod]
+    discovery: Discovery
     tls_files: dict[str, bytes] = field(default_factory=dict)
 
     def scrape_config_jobs(self, item: Object) -> Iterator[Job]:
@@ -268,9 +238,9 @@ class _Sources:
         relabelings += _relabelings(spec.get("relabelings", ()))
         job: Job = {
             "job_name": f"scrapeConfig/{namespace}/{metadata['name']}",
-            **_copied(spec, _SCRAPE_CONFIG_FIELDS),
+            **options.copied(spec, options.SCRAPE_CONFIG_FIELDS),
             **self._http(spec, namespace),
-            **_copied(spec, _LIMITS),
+            **options.copied(spec, options.LIMITS),
         }
         if static := spec.get("staticConfigs"):
             job["static_configs"] = [
@@ -287,7 +257,7 @@ class _Sources:
         spec, metadata = item["spec"], item["metadata"]
         namespace = metadata["namespace"]
         for index, endpoint in enumerate(spec["endpoints"]):
-            targets = list(self._targets(item, endpoint))
+            targets = list(self.discovery.targets(item, endpoint))
             if not targets:
                 continue
             interval = endpoint.get("interval") or _interval(self.prometheus["spec"])
@@ -296,11 +266,11 @@ class _Sources:
                 "job_name": f"serviceMonitor/{namespace}/{metadata['name']}/{index}",
                 "honor_labels": endpoint.get("honorLabels", False),
                 "static_configs": targets,
-                **_copied(endpoint, _ENDPOINT_FIELDS),
+                **options.copied(endpoint, options.ENDPOINT_FIELDS),
                 **self._http(endpoint, namespace),
             }
             job["relabel_configs"] = _service_monitor_relabelings(item, endpoint, self.prometheus["spec"])
-            job |= _copied(spec, _LIMITS)
+            job |= options.copied(spec, options.LIMITS)
             if metric_relabelings := endpoint.get("metricRelabelings"):
                 job["metric_relabel_configs"] = _relabelings(metric_relabelings)
             yield job
@@ -312,8 +282,8 @@ class _Sources:
             namespace = endpoint.get("namespace", self.prometheus["metadata"]["namespace"])
             service = self.cluster.get("Service", namespace, endpoint["name"])
             port = "__meta_kubernetes_endpoint_port_name"
-            entry = _copied(endpoint, _ALERTMANAGER_FIELDS)
-            entry["static_configs"] = list(self._behind(service)) if service else []
+            entry = options.copied(endpoint, options.ALERTMANAGER_FIELDS)
+            entry["static_configs"] = list(self.discovery.behind(service)) if service else []
             entry["relabel_configs"] = [
                 {
                     "action": "keep",
@@ -330,7 +300,8 @@ class _Sources:
         """Relabelings that do what DNS and Services do for the addresses that a job may end up with."""
         addresses = {target for entry in static for target in entry["targets"]}
         addresses |= {str(item["replacement"]) for item in relabelings if "replacement" in item}
-        found = {address: self._served_at(address) for address in sorted(addresses)}
+        namespace = self.prometheus["metadata"]["namespace"]
+        found = {address: self.discovery.served_at(address, namespace) for address in sorted(addresses)}
         real = {address: served for address, served in found.items() if served is not None}
         if real:
             yield {
@@ -347,72 +318,12 @@ class _Sources:
                 "replacement": served,
             }
 
-    def _served_at(self, address: str) -> str | None:
-        """Where a pod really serves `<service>[.<namespace>[.svc[.cluster.local]]]:<port>`.
-
-        None for an address that names no Service of the cluster, or one without a selector.
-        """
-        named = re.fullmatch(r"([\w-]+)(?:\.([\w-]+)(?:\.svc(?:\.cluster\.local)?)?)?:(\d+)", address)
-        if named is None:
-            return None
-        name, namespace = named[1], named[2] or self.prometheus["metadata"]["namespace"]
-        service = self.cluster.get("Service", namespace, name)
-        if service is None or not service["spec"].get("selector"):
-            return None
-        number = int(named[3])
-        served = (at for _, port, at in self._pods_behind(service) if port["port"] == number)
-        return next(served, _NOBODY)
-
-    def _targets(self, monitor: Object, endpoint: Object) -> Iterator[Object]:
-        spec, namespace = monitor["spec"], monitor["metadata"]["namespace"]
-        chosen = spec.get("namespaceSelector", {})
-        namespaces = chosen.get("matchNames") or [namespace]
-        for service in self.cluster.list("Service"):
-            metadata = service["metadata"]
-            if not chosen.get("any") and metadata["namespace"] not in namespaces:
-                continue
-            if matches(spec["selector"], metadata.get("labels", {})):
-                for target in self._behind(service):
-                    if target["labels"]["__meta_kubernetes_endpoint_port_name"] == endpoint.get("port"):
-                        yield target
-
-    def _behind(self, service: Object) -> Iterator[Object]:
-        """What discovery with the role `endpoints` finds behind a Service."""
-        metadata, meta = service["metadata"], "__meta_kubernetes"
-        for pod, port, address in self._pods_behind(service):
-            labels = {
-                f"{meta}_namespace": pod.namespace,
-                f"{meta}_service_name": metadata["name"],
-                f"{meta}_endpoint_port_name": port.get("name", ""),
-                f"{meta}_endpoint_address_target_kind": "Pod",
-                f"{meta}_endpoint_address_target_name": pod.name,
-                f"{meta}_pod_name": pod.name,
-                f"{meta}_pod_container_name": pod.container,
-                f"{meta}_pod_phase": "Running",
-            }
-            for key, value in metadata.get("labels", {}).items():
-                labels[f"{meta}_service_label_{_label(key)}"] = value
-                labels[f"{meta}_service_labelpresent_{_label(key)}"] = "true"
-            for key, value in pod.labels.items():
-                labels[f"{meta}_pod_label_{_label(key)}"] = value
-            yield {"targets": [address], "labels": labels}
-
-    def _pods_behind(self, service: Object) -> Iterator[tuple[Pod, Object, str]]:
-        """The pods that a Service selects, with each of its ports that they serve and where that is."""
-        namespace, selector = service["metadata"]["namespace"], service["spec"].get("selector", {})
-        for pod in self.pods:
-            if pod.namespace == namespace and selector.items() <= pod.labels.items():
-                for port in service["spec"]["ports"]:
-                    address = pod.ports.get(port.get("targetPort", port["port"]))
-                    if address is not None:
-                        yield pod, port, address
-
     def _http(self, spec: Object, namespace: str) -> Object:
         """How to reach a target: scheme, proxy, credentials, TLS."""
         settings: Object = {}
         if "scheme" in spec:
             settings["scheme"] = spec["scheme"].lower()
-        settings |= _copied(spec, _PROXY)
+        settings |= options.copied(spec, options.PROXY)
         if basic := spec.get("basicAuth"):
             settings["basic_auth"] = {
                 part: self._secret_text(namespace, basic[part], f"basicAuth: failed to get basic auth {part}")
@@ -431,7 +342,7 @@ class _Sources:
         return settings
 
     def _tls(self, spec: Object, namespace: str) -> Object:
-        settings = _copied(spec, _TLS)
+        settings = options.copied(spec, options.TLS)
         for name, option in (("ca", "ca_file"), ("cert", "cert_file")):
             if source := spec.get(name):
                 settings[option] = self._tls_file(namespace, source, name)
@@ -468,21 +379,6 @@ class _Sources:
         return data[key]
 
 
-def matches(selector: Object, labels: Mapping[str, str]) -> bool:
-    """Whether labels fit a Kubernetes label selector; an empty one fits all."""
-    for expression in selector.get("matchExpressions", ()):
-        value, values = labels.get(expression["key"]), expression.get("values", [])
-        fits = {
-            "In": value in values,
-            "NotIn": value not in values,
-            "Exists": value is not None,
-            "DoesNotExist": value is None,
-        }
-        if not fits[expression["operator"]]:
-            return False
-    return bool(selector.get("matchLabels", {}).items() <= labels.items())
-
-
 _SELECTED = {"serviceMonitor": "ServiceMonitor", "scrapeConfig": "ScrapeConfig", "rule": "PrometheusRule"}
 
 
@@ -496,12 +392,18 @@ def _selected(prometheus: Object, cluster: Cluster, kind: str) -> list[Object]:
     if selector is None:
         return []
     found = cluster.list(_SELECTED[kind], own if namespaces is None else None)
-    if namespaces:
-        labels = {
-            item["metadata"]["name"]: item["metadata"].get("labels", {}) for item in cluster.list("Namespace")
-        }
-        found = [item for item in found if matches(namespaces, labels.get(item["metadata"]["namespace"], {}))]
-    return [item for item in found if matches(selector, item["metadata"].get("labels", {}))]
+    labels = {
+        item["metadata"]["name"]: item["metadata"].get("labels", {}) for item in cluster.list("Namespace")
+    }
+    try:
+        return [
+            item
+            for item in found
+            if matches(namespaces or {}, labels.get(item["metadata"]["namespace"], {}))
+            and matches(selector, item["metadata"].get("labels", {}))
+        ]
+    except SelectorError as error:
+        raise OperatorError(f"{kind}Selector or {kind}NamespaceSelector: {error}") from error
 
 
 def _base(prometheus: Object, sources: _Sources) -> Object:
@@ -516,7 +418,7 @@ def _base(prometheus: Object, sources: _Sources) -> Object:
             "scrape_interval": _interval(spec),
             "external_labels": dict(sorted(labels.items())),
             "evaluation_interval": spec.get("evaluationInterval") or "30s",
-            **_copied(spec, _GLOBAL),
+            **options.copied(spec, options.GLOBAL),
         }
     }
     if spec.get("ruleSelector") is not None:
@@ -603,13 +505,13 @@ def _service_monitor_relabelings(monitor: Object, endpoint: Object, prometheus: 
         rules.append({"action": "drop", "source_labels": [phase], "regex": "(Failed|Succeeded)"})
     pod_labels = [*spec.get("podTargetLabels", ()), *prometheus.get("podTargetLabels", ())]
     rules += [
-        _keep_label(f"__meta_kubernetes_{source}_label_{_label(name)}", _label(name))
+        _keep_label(f"__meta_kubernetes_{source}_label_{label_name(name)}", label_name(name))
         for source, names in (("service", spec.get("targetLabels", ())), ("pod", pod_labels))
         for name in names
     ]
     rules.append({"source_labels": [f"{service}_name"], "target_label": "job", "replacement": "${1}"})
     if "jobLabel" in spec:
-        rules.append(_keep_label(f"{service}_label_{_label(spec['jobLabel'])}", "job"))
+        rules.append(_keep_label(f"{service}_label_{label_name(spec['jobLabel'])}", "job"))
     rules.append({"target_label": "endpoint", "replacement": endpoint["port"]})
     return rules + _relabelings(endpoint.get("relabelings", ()))
 
@@ -620,97 +522,12 @@ def _keep_label(source: str, target: str) -> Object:
 
 def _relabelings(items: Sequence[Object]) -> list[Object]:
     return [
-        {**_copied(item, _RELABELING), **({"action": item["action"].lower()} if item.get("action") else {})}
+        {
+            **options.copied(item, options.RELABELING),
+            **({"action": item["action"].lower()} if item.get("action") else {}),
+        }
         for item in items
     ]
-
-
-_RELABELING = {
-    "sourceLabels": "source_labels",
-    "separator": "separator",
-    "targetLabel": "target_label",
-    "regex": "regex",
-    "modulus": "modulus",
-    "replacement": "replacement",
-}
-_SCRAPE_CONFIG_FIELDS = {
-    "honorTimestamps": "honor_timestamps",
-    "trackTimestampsStaleness": "track_timestamps_staleness",
-    "honorLabels": "honor_labels",
-    "metricsPath": "metrics_path",
-    "params": "params",
-    "enableCompression": "enable_compression",
-    "enableHTTP2": "enable_http2",
-    "scrapeInterval": "scrape_interval",
-    "scrapeTimeout": "scrape_timeout",
-    "scrapeProtocols": "scrape_protocols",
-    "fallbackScrapeProtocol": "fallback_scrape_protocol",
-}
-_ENDPOINT_FIELDS = {
-    "honorTimestamps": "honor_timestamps",
-    "trackTimestampsStaleness": "track_timestamps_staleness",
-    "interval": "scrape_interval",
-    "scrapeTimeout": "scrape_timeout",
-    "path": "metrics_path",
-    "params": "params",
-    "followRedirects": "follow_redirects",
-    "enableHttp2": "enable_http2",
-}
-_LIMITS = {
-    "sampleLimit": "sample_limit",
-    "targetLimit": "target_limit",
-    "labelLimit": "label_limit",
-    "labelNameLengthLimit": "label_name_length_limit",
-    "labelValueLengthLimit": "label_value_length_limit",
-    "keepDroppedTargets": "keep_dropped_targets",
-    "scrapeNativeHistograms": "scrape_native_histograms",
-    "nativeHistogramBucketLimit": "native_histogram_bucket_limit",
-    "nativeHistogramMinBucketFactor": "native_histogram_min_bucket_factor",
-    "scrapeClassicHistograms": "always_scrape_classic_histograms",
-    "convertClassicHistogramsToNHCB": "convert_classic_histograms_to_nhcb",
-    "bodySizeLimit": "body_size_limit",
-}
-_GLOBAL = {
-    "scrapeTimeout": "scrape_timeout",
-    "scrapeProtocols": "scrape_protocols",
-    "ruleQueryOffset": "rule_query_offset",
-    "bodySizeLimit": "body_size_limit",
-    "sampleLimit": "sample_limit",
-    "targetLimit": "target_limit",
-    "labelLimit": "label_limit",
-    "labelNameLengthLimit": "label_name_length_limit",
-    "labelValueLengthLimit": "label_value_length_limit",
-    "keepDroppedTargets": "keep_dropped_targets",
-    "scrapeNativeHistograms": "scrape_native_histograms",
-    "scrapeClassicHistograms": "always_scrape_classic_histograms",
-    "convertClassicHistogramsToNHCB": "convert_classic_histograms_to_nhcb",
-}
-_PROXY = {
-    "proxyUrl": "proxy_url",
-    "noProxy": "no_proxy",
-    "proxyFromEnvironment": "proxy_from_environment",
-}
-_TLS = {
-    "insecureSkipVerify": "insecure_skip_verify",
-    "serverName": "server_name",
-    "minVersion": "min_version",
-    "maxVersion": "max_version",
-    "caFile": "ca_file",
-    "certFile": "cert_file",
-    "keyFile": "key_file",
-}
-_ALERTMANAGER_FIELDS = {
-    "scheme": "scheme",
-    "pathPrefix": "path_prefix",
-    "timeout": "timeout",
-    "enableHttp2": "enable_http2",
-    "apiVersion": "api_version",
-}
-
-
-def _copied(spec: Object, names: Mapping[str, str]) -> Object:
-    """Fields of a specification under Prometheus' names."""
-    return {option: spec[name] for name, option in names.items() if name in spec}
 
 
 def _names(spec: Object) -> Object:
@@ -733,19 +550,8 @@ def _interval(spec: Object) -> str:
 
 
 def _check_timeout(timeout: str | None, interval: str, error: type[ValueError]) -> None:
-    if timeout and _milliseconds(timeout) > _milliseconds(interval):
+    if timeout and seconds(timeout) > seconds(interval):
         raise error(f'scrapeTimeout "{timeout}" greater than scrapeInterval "{interval}"')
-
-
-def _milliseconds(duration: str) -> int:
-    """A duration of Prometheus, such as `1h30m` or `500ms`."""
-    units = {"y": 31536000000, "w": 604800000, "d": 86400000, "h": 3600000, "m": 60000, "s": 1000, "ms": 1}
-    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)(ms|[ywdhms])", duration))
-
-
-def _label(name: str) -> str:
-    """A label name as Prometheus' discovery spells it."""
-    return re.sub(r"[^a-zA-Z0-9_]", "_", name)
 
 
 def _identity(item: Object) -> tuple[str, str, str]:

@@ -24,10 +24,11 @@ import aiohttp
 
 from sandbox.clock import Clock
 from sandbox.cluster.daemon import Daemon, free_port
+from sandbox.cluster.discovery import Pod
 from sandbox.cluster.kinds import Object
-from sandbox.cluster.mounts import Delayed, redacted, write_private
-from sandbox.cluster.operator import Pod, secret_data
+from sandbox.cluster.mounts import Delayed, redacted, secret_data
 from sandbox.cluster.storage import ObjectStore, now
+from sandbox.files import write_private
 
 _KUBELET = "kubelet"
 _LISTEN = "--web.listen-address="
@@ -117,6 +118,7 @@ class Programs:
     async def stop(self) -> None:
         """Ends all processes."""
         await asyncio.gather(*(item.daemon.stop() for item in self._running.values()))
+        self._running.clear()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -233,7 +235,7 @@ def _probes(container: Object, port: int) -> Iterator[str]:
         yield asked["path"]
 
 
-@dataclass
+@dataclass(repr=False)
 class _Running:
     """A process with its folder."""
 

@@ -17,6 +17,7 @@ from typing import Any
 from sandbox.cluster import errors
 from sandbox.cluster.errors import Cause
 from sandbox.cluster.kinds import Kind, Object
+from sandbox.cluster.quantities import quantity, seconds
 from sandbox.cluster.schemas import shown
 
 _MEBIBYTE = 1024 * 1024
@@ -42,35 +43,6 @@ _SERVICE_TEXT = (
     "character, and end with an alphanumeric character (e.g. 'my-name', regex used for validation is "
     f"'{_SERVICE}')"
 )
-
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
-
-
-def seconds(duration: str) -> float:
-    """A Prometheus duration such as `1m30s` in seconds."""
-    return sum(int(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)(ms|[smhdwy])", duration))
-
-
-def quantity(text: str | float) -> float:
-    """A resource quantity such as `50Gi` in its base unit."""
-    match = re.fullmatch(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)([A-Za-z]*)", str(text))
-    if match is None:
-        raise ValueError(f"{text!r} is no quantity")
-    number, unit = match.groups()
-    factors = {
-        "": 1.0,
-        "n": 1e-9,
-        "u": 1e-6,
-        "m": 1e-3,
-        "k": 1e3,
-        "M": 1e6,
-        "G": 1e9,
-        "T": 1e12,
-        "P": 1e15,
-        "E": 1e18,
-    }
-    factors |= {f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTPE", start=1)}
-    return float(number) * factors[unit]
 
 
 def check_encoding(kind: Kind, value: Object) -> None:
@@ -183,6 +155,10 @@ def _data(value: Object) -> Iterator[Cause]:
                     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. "
                     f"'key.name', or 'KEY_NAME', or 'key-name', regex used for validation is '{_DATA_KEY}')",
                 )
+            elif key in (".", ".."):
+                yield _value(f"{field}[{key}]", key, f"must not be '{key}'")
+            elif key.startswith(".."):
+                yield _value(f"{field}[{key}]", key, "must not start with '..'")
 
 
 def _config_map(value: Object) -> Iterator[Cause]:
@@ -295,6 +271,14 @@ def _pod(value: Object) -> Iterator[Cause]:
 def _pod_spec(field: str, spec: Mapping[str, Any]) -> Iterator[Cause]:
     if not spec.get("containers"):
         yield _required(f"{field}.containers")
+    for index, volume in enumerate(spec.get("volumes", [])):
+        for source in ("configMap", "secret"):
+            for number, item in enumerate(volume.get(source, {}).get("items", [])):
+                place = f"{field}.volumes[{index}].{source}.items[{number}].path"
+                if item["path"].startswith("/"):
+                    yield _value(place, item["path"], "must be a relative path")
+                if ".." in item["path"].split("/"):
+                    yield _value(place, item["path"], "must not contain '..'")
     volumes = {volume["name"] for volume in spec.get("volumes", [])}
     for group in ("containers", "initContainers"):
         for index, container in enumerate(spec.get(group, [])):

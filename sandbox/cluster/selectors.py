@@ -1,4 +1,4 @@
-"""Label and field selectors of lists and watches."""
+"""Label and field selectors: as texts in lists and watches, as objects in specifications."""
 
 from __future__ import annotations
 
@@ -29,6 +29,31 @@ def matcher(labels: str, fields: str) -> Callable[[Object], bool]:
         return all(test(own) for test in label_tests) and all(test(value) for test in field_tests)
 
     return matches
+
+
+class SelectorError(ValueError):
+    """A label selector that cannot be read."""
+
+
+def matches(selector: Object, labels: Mapping[str, str]) -> bool:
+    """Whether labels fit a Kubernetes label selector; an empty one fits all.
+
+    Raises SelectorError for an operator that there is not.
+    """
+    for expression in selector.get("matchExpressions", ()):
+        value, values = labels.get(expression["key"]), expression.get("values", [])
+        fits = {
+            "In": value in values,
+            "NotIn": value not in values,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }
+        operator = expression["operator"]
+        if operator not in fits:
+            raise SelectorError(f'"{operator}" is not a valid label selector operator')
+        if not fits[operator]:
+            return False
+    return bool(selector.get("matchLabels", {}).items() <= labels.items())
 
 
 def _split(selector: str) -> list[str]:

@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sandbox.cluster import defaults, errors, fields, rules, schemas
-from sandbox.cluster.errors import ApiError, Cause
+from sandbox.cluster.errors import Cause
 from sandbox.cluster.kinds import Kind, Kinds, Object
 from sandbox.cluster.schemas import Schemas
 
@@ -65,11 +65,12 @@ class Controller(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Change:
     """One write: `before` is None for a new object, `after` for a deleted one."""
 
-    revision: int
+    resource_version: int
+    """The one that it was given."""
     kind: str
     before: Object | None
     after: Object | None
@@ -92,8 +93,7 @@ class Header:
     namespace: str
     name: str
     uid: str
-    version: str
-    """Its resourceVersion."""
+    resource_version: str
     owners: tuple[str, ...]
     """uids of its ownerReferences."""
     finalizers: tuple[str, ...]
@@ -111,7 +111,7 @@ class ObjectStore:
         self.schemas = Schemas(version)
         self.revision = 0
         """Grows with every write but those of events, which wake no controller."""
-        self.version = 1
+        self.resource_version = 1
         """Last resourceVersion given out."""
         self.history: deque[Change] = deque(maxlen=_HISTORY)
         self._objects: dict[Key, Object] = {}
@@ -127,16 +127,22 @@ class ObjectStore:
         return None if found is None else _copy(found)
 
     def list(
-        self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        owner: str | None = None,
     ) -> list[Object]:
-        """Objects of a kind by namespace and name; `namespace` None is all of them."""
-        return [
-            _copy(item)
-            for key, item in sorted(self._objects.items())
+        """Objects of a kind by namespace and name, of all namespaces for None; `owner` is an owner's uid."""
+        keys = [
+            key
+            for key, item in self._objects.items()
             if key[0] == kind
             and namespace in (None, key[1])
             and (labels or {}).items() <= item["metadata"].get("labels", {}).items()
+            and (owner is None or owner in _owners(item))
         ]
+        return [_copy(self._objects[key]) for key in sorted(keys)]
 
     def headers(self) -> Iterator[Header]:
         """Headers of all objects: cheaper than listing every kind."""
@@ -148,7 +154,7 @@ class ObjectStore:
                 name,
                 metadata["uid"],
                 metadata["resourceVersion"],
-                tuple(owner["uid"] for owner in metadata.get("ownerReferences", ())),
+                _owners(item),
                 tuple(metadata.get("finalizers", ())),
                 "deletionTimestamp" in metadata,
             )
@@ -160,10 +166,10 @@ class ObjectStore:
         return self.revision
 
     async def written(self, after: int) -> int:
-        """Waits until `version` is greater than `after`, events included; returns it."""
-        while self.version <= after:
+        """Waits until `resource_version` is greater than `after`, events included; returns it."""
+        while self.resource_version <= after:
             await self._woken.wait()
-        return self.version
+        return self.resource_version
 
     def create(self, value: Object, manager: str, *, dry_run: bool = False) -> Object:
         """Stores a new object and returns it as stored."""
@@ -213,7 +219,7 @@ class ObjectStore:
         wanted = fields.applied_paths(node, value)
         ownership = fields.Ownership(old["metadata"].get("managedFields", []))
         if not force:
-            self._check_conflicts(kind, node, ownership, old, value, writer)
+            self._check_conflicts(node, ownership, old, value, writer)
         stale = {
             path
             for path in ownership.owned(manager, "Apply", subresource) - wanted
@@ -371,14 +377,9 @@ class ObjectStore:
             )
             raise errors.conflict(kind.plural, kind.group, name, text)
 
+    @staticmethod
     def _check_conflicts(
-        self,
-        kind: Kind,
-        node: fields.Node,
-        ownership: fields.Ownership,
-        old: Object,
-        value: Object,
-        writer: Writer,
+        node: fields.Node, ownership: fields.Ownership, old: Object, value: Object, writer: Writer
     ) -> None:
         stored = fields.paths(node, old)
         causes = []
@@ -389,15 +390,7 @@ class ObjectStore:
                 message = f'conflict with "{others[0]["manager"]}" using {others[0]["apiVersion"]}'
                 causes.append(Cause("FieldManagerConflict", message, place))
         if causes:
-            text = "; ".join(f"{cause.message}: {cause.field}" for cause in causes)
-            number = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
-            details = {
-                "causes": [
-                    {"reason": cause.reason, "message": cause.message, "field": cause.field}
-                    for cause in causes
-                ]
-            }
-            raise ApiError(409, "Conflict", f"Apply failed with {number}: {text}", details)
+            raise errors.apply_conflict(causes)
 
     def _create(self, value: Object, writer: Writer, dry_run: bool) -> Object:
         kind, value = self._prepare(value)
@@ -509,7 +502,7 @@ class ObjectStore:
     def _admit(self, kind: Kind, value: Object, old: Object | None) -> None:
         """What the server chooses, then the rules that the schema does not hold."""
         if not kind.custom:
-            defaults.allocate(value, old, self.list("Service"), self.list("StorageClass"))
+            defaults.allocate(value, old, self.list)
         causes = rules.check(kind, value, old)
         if causes:
             raise errors.invalid(kind.kind, kind.group, value["metadata"]["name"], causes)
@@ -598,8 +591,8 @@ class ObjectStore:
         self.kinds.forget(definition)
 
     def _bump(self, value: Object) -> None:
-        self.version += 1
-        value["metadata"]["resourceVersion"] = str(self.version)
+        self.resource_version += 1
+        value["metadata"]["resourceVersion"] = str(self.resource_version)
 
     def _write(self, kind: Kind, before: Object | None, after: Object | None) -> None:
         if after is not None:
@@ -608,10 +601,10 @@ class ObjectStore:
                 self.kinds.define(after)
         elif before is not None:
             del self._objects[self._key(kind, before)]
-            self.version += 1
+            self.resource_version += 1
         if kind.kind != "Event":
             self.revision += 1
-        self.history.append(Change(self.version, kind.kind, before, after))
+        self.history.append(Change(self.resource_version, kind.kind, before, after))
         woken, self._woken = self._woken, asyncio.Event()
         woken.set()
 
@@ -631,6 +624,11 @@ def owner_reference(owner: Object, *, controller: bool = True) -> Object:
         "controller": controller,
         "blockOwnerDeletion": True,
     }
+
+
+def _owners(value: Object) -> tuple[str, ...]:
+    """uids of an object's ownerReferences."""
+    return tuple(owner["uid"] for owner in value["metadata"].get("ownerReferences", ()))
 
 
 def _condition(type_: str, reason: str, message: str, since: str) -> Object:

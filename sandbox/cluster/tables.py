@@ -132,6 +132,19 @@ def _pod_ready(item: Object) -> str:
     return f"{sum(state['ready'] for state in states)}/{len(item['spec']['containers'])}"
 
 
+def _pod_status(item: Object) -> str:
+    """Why a container does not run, such as `CrashLoopBackOff` or `Completed`, else the phase."""
+    for status in item["status"].get("containerStatuses", []):
+        state = status.get("state", {})
+        if reason := state.get("waiting", state.get("terminated", {})).get("reason"):
+            return str(reason)
+    return str(item["status"]["phase"])
+
+
+def _pod_restarts(item: Object) -> str:
+    return str(sum(state["restartCount"] for state in item["status"].get("containerStatuses", [])))
+
+
 def _node_status(item: Object) -> str:
     conditions = item.get("status", {}).get("conditions", [])
     ready = any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
@@ -179,8 +192,8 @@ _COLUMNS: Mapping[str, list[Column]] = {
     ],
     "Pod": [
         ("Ready", _pod_ready),
-        ("Status", _get("status.phase")),
-        ("Restarts", lambda item: "0"),
+        ("Status", _pod_status),
+        ("Restarts", _pod_restarts),
         ("+Node", _get("spec.nodeName")),
     ],
     "Service": [

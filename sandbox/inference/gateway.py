@@ -18,8 +18,8 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from sandbox import tls
-from sandbox.bearer import bearer
 from sandbox.interfaces import AppDirectory, Replica
+from sandbox.servers import bearer, listen, refusal
 
 Balancing = Literal["random", "round-robin", "sticky"]
 """How a replica is picked: anew for each request, or (sticky) once for all connections of a client's address,
@@ -79,13 +79,9 @@ class Gateway:
 
         app.router.add_route("*", "/{path:.*}", answer)
         # Without cancellation a handler would not notice that its client has gone.
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_CUT_SECONDS)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls, backlog=4096).start()
-        host, port = runner.addresses[0][:2]
-        listener = _Listener(runner, f"https://{host}:{port}")
-        self._listeners[app_id] = listener
-        return listener.url
+        runner, url = await listen(app, self._tls, cancels=True, shutdown_seconds=_CUT_SECONDS, backlog=4096)
+        self._listeners[app_id] = _Listener(runner, url)
+        return url
 
     async def close(self, app_id: str) -> None:
         """Stops to listen for the app and cuts its connections; harmless for one that is not open."""
@@ -104,7 +100,7 @@ class Gateway:
             return self._refuse(app_id, request, token)
         replicas = self._directory.ready_replicas(app_id)
         if not replicas:
-            return _error(UNAVAILABLE_STATUS, "no replica of the app is ready")
+            return refusal(UNAVAILABLE_STATUS, "no replica of the app is ready")
         headers = CIMultiDict(request.headers)
         headers.popall(hdrs.AUTHORIZATION, None)
         try:
@@ -115,7 +111,7 @@ class Gateway:
             # not look complete: the connection is cut, and the answer below goes nowhere.
             if request.writer.output_size and request.transport is not None:
                 request.transport.abort()
-            return _error(CUT_STATUS, "the replica closed the connection")
+            return refusal(CUT_STATUS, "the replica closed the connection")
 
     def _choose(self, app_id: str, replicas: Sequence[Replica], client: str) -> Replica:
         if self._balancing == "random":
@@ -134,8 +130,4 @@ class Gateway:
             query = urlencode({"redirect": self._listeners[app_id].url, "error": "unauthorized"})
             return web.Response(status=302, headers={hdrs.LOCATION: f"{self._login_url}?{query}"})
         reason = "the token may not call this app" if token else "a Bearer token is needed"
-        return _error(REFUSED_STATUS, reason)
-
-
-def _error(status: int, message: str) -> web.Response:
-    return web.json_response({"message": message}, status=status)
+        return refusal(REFUSED_STATUS, reason)

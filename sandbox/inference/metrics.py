@@ -23,9 +23,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FINISHED_REASONS = ("stop", "length", "abort", "error")
 """Values of the label `finished_reason`; all exist from the start."""
 
-UNCOUNTED_HANDLERS = ("/metrics", "/health", "/load", "/ping", "/version", "/server_info")
+_UNCOUNTED_HANDLERS = ("/metrics", "/health", "/load", "/ping", "/version", "/server_info")
 """Paths for which vLLM keeps no HTTP metrics."""
-
 
 VERSION = "0.13.0"
 """The version of vLLM that the replicas are."""
@@ -329,7 +328,7 @@ class ServerMetrics:
         self, handler: str, method: str, status: int, request_size: int, response_size: int, seconds: float
     ) -> None:
         """An HTTP answer; `handler` is the path of the route, `none` when there is none. Sizes in bytes."""
-        if handler in UNCOUNTED_HANDLERS:
+        if handler in _UNCOUNTED_HANDLERS:
             return
         group = f"{status // 100}xx"
         self._registry.number("http_requests_total", handler=handler, method=method, status=group).value += 1

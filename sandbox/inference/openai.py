@@ -22,9 +22,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from autoscaling.engine import Prefix
 from sandbox.interfaces import JsonObject, JsonValue
 
-VERSION = "0.13.0"
-"""The vLLM version whose behaviour this is."""
-
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _CHARACTERS_PER_TOKEN = 6  # longer words are cut, as a tokenizer does; assumed
 _TEMPLATE_TOKENS = 10  # of a chat template, per conversation and per message; assumed
@@ -252,6 +249,9 @@ def parse(kind: type[RequestT], content_type: str, body: bytes, path: str, endpo
             "ctx": {"error": error.msg},
         }
         raise _invalid([problem], path, endpoint) from None
+    except (UnicodeDecodeError, RecursionError):
+        # FastAPI's words for what its parser does not tell more about.
+        raise ApiError(400, "Bad Request", "There was an error parsing the body") from None
     try:
         return kind.model_validate(value, from_attributes=True)
     except ValidationError as error:
@@ -456,7 +456,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _seed(text: str) -> int:
-    return zlib.crc32(text.encode())
+    return zlib.crc32(text.encode(errors="replace"))  # JSON may hold half a character
 
 
 def _prompt(tokens: int, text: str) -> Prompt:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from pydantic import PositiveFloat, PositiveInt
 
 from autoscaling.arguments import ServerArguments
 from autoscaling.cold_start import ColdStart
@@ -22,15 +23,13 @@ from autoscaling.hardware import GPUS, OutOfMemoryError, engine_parameters, max_
 from sandbox.clock import Clock
 from sandbox.inference.command import CommandError, server_arguments
 from sandbox.inference.engine import EngineLoop
-from sandbox.inference.metrics import ServerMetrics
-from sandbox.inference.openai import VERSION
+from sandbox.inference.metrics import VERSION, ServerMetrics
 from sandbox.inference.server import VllmServer
 from sandbox.interfaces import JsonObject
 from sandbox.trace import trace
 
 _LOG = logging.getLogger(__name__)
 
-_DEFAULT_APP_PORT = 8080  # AI Deploy's, when the spec has no defaultHttpPort
 _DEFAULT_FLAVOR = "h100-1-gpu"  # stands in for flavors whose GPU is not in the table
 
 
@@ -40,11 +39,11 @@ class ReplicaSettings:
 
     cold_start: ColdStart = field(default_factory=ColdStart)
     """Durations in platform seconds."""
-    inference_speed: float = 1.0
+    inference_speed: PositiveFloat = 1.0
     """Seconds of the engine's model per wall-clock second; by default tokens come at their real pace."""
-    median_answer_tokens: int = 200
+    median_answer_tokens: PositiveInt = 200
     """Half of the answers are longer, if the request allows; assumed."""
-    stream_writes_per_second: float = 2000.0
+    stream_writes_per_second: PositiveFloat = 2000.0
     """Per replica: bounds the cost of many streams, which then get several tokens at once."""
 
 
@@ -138,7 +137,7 @@ class VllmReplica:
         engine = EngineLoop(parameters, metrics, speed, writes)
         where = f"http://0.0.0.0:{arguments.port}"
         self._vllm_log("APIServer pid=1", "api_server.py:1425", f"Starting vLLM API server 0 on {where}")
-        if arguments.port == (self._spec.get("defaultHttpPort") or _DEFAULT_APP_PORT):
+        if arguments.port == self._spec.get("defaultHttpPort"):
             self._server = VllmServer(
                 arguments.model,
                 arguments.served_model_names,

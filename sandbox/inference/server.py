@@ -10,7 +10,7 @@ from aiohttp import web
 
 from sandbox.inference import openai
 from sandbox.inference.engine import EngineLoop, Generation
-from sandbox.inference.metrics import CONTENT_TYPE, ServerMetrics
+from sandbox.inference.metrics import CONTENT_TYPE, VERSION, ServerMetrics
 from sandbox.interfaces import JsonObject
 
 _METHODS: Mapping[str, Sequence[str]] = {
@@ -116,7 +116,7 @@ class VllmServer:
             case "/metrics":
                 return _Plain(200, self.exposition().encode(), {"Content-Type": CONTENT_TYPE})
             case "/version":
-                return _Plain.json({"version": openai.VERSION})
+                return _Plain.json({"version": VERSION})
             case "/load":
                 # Always 0 without --enable-server-load-tracking.
                 return _Plain.json({"server_load": 0})

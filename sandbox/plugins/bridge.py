@@ -9,19 +9,16 @@ Sources: pulumi-terraform-bridge (pkg/tfbridge/provider.go) and terraform-plugin
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 import httpx
 
 from sandbox.plugins.framework import (
-    UNKNOWN,
     CheckFailure,
     CheckRequest,
     CheckResult,
@@ -31,15 +28,14 @@ from sandbox.plugins.framework import (
     Diff,
     DiffRequest,
     InitFailed,
-    Object,
     Plugin,
     PluginError,
     ReadRequest,
     ReadResult,
     UpdateRequest,
-    has_unknown,
     root_of,
 )
+from sandbox.plugins.loopback import is_loopback
 from sandbox.plugins.schema import (
     Schema,
     State,
@@ -55,6 +51,7 @@ from sandbox.plugins.schema import (
     with_defaults,
     without_nulls,
 )
+from sandbox.plugins.values import UNKNOWN, Object, has_unknown
 
 _META: Final = "__meta"
 _RAW_STATE_DELTA: Final = "__pulumi_raw_state_delta"
@@ -336,13 +333,8 @@ def unreachable(method: str, url: str, error: httpx.HTTPError) -> PluginError:
 
 
 def require_loopback(url: str, setting: str, plugin: str) -> None:
-    """Refuses an address off this machine: a stand-in must not act in a real cloud or show it credentials."""
-    host = urlsplit(url).hostname or ""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
+    """Raises PluginError for an address off this machine."""
+    if not is_loopback(url):
         raise PluginError(
             f"{setting} is {url!r}, but this is the sandbox's stand-in for {plugin}, which only talks to the "
             f"local sandbox: set {setting} to the sandbox's address, or use the real plugin"

@@ -29,8 +29,10 @@ from sandbox.plugins.bridge import (
     unreachable,
     wait_for_state,
 )
-from sandbox.plugins.framework import ConfigureRequest, PluginError, reveal_object, serve
+from sandbox.plugins.framework import ConfigureRequest, PluginError
 from sandbox.plugins.schema import Field, Schema, State
+from sandbox.plugins.serving import serve
+from sandbox.plugins.values import reveal_object
 
 _HTTP_TIMEOUT_S: Final = 60.0
 _USER_AGENT: Final = "Pulumi/5.5.3 gophercloud/v2 (sandbox)"

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from sandbox.plugins.framework import UNKNOWN, Object, PropertyChange, Secret, has_unknown
+from sandbox.plugins.framework import PropertyChange
+from sandbox.plugins.values import UNKNOWN, Object, Secret, has_unknown
 
 State = dict[str, Any]
 """Properties of one resource as plain JSON values, without secrets' wrappers; `UNKNOWN` in a plan."""

@@ -1,7 +1,6 @@
-"""The programs that no Python package brings: Pulumi, Prometheus, promtool, Alertmanager."""
+"""The programs that no Python package brings: Pulumi, Prometheus, promtool, Alertmanager, json_exporter."""
 
 from sandbox.toolchain.chain import Found, Toolchain, ensure
-from sandbox.toolchain.plugins import install_plugins
 from sandbox.toolchain.progress import ToolchainError
 
-__all__ = ["Found", "Toolchain", "ToolchainError", "ensure", "install_plugins"]
+__all__ = ["Found", "Toolchain", "ToolchainError", "ensure"]

@@ -5,15 +5,11 @@ from __future__ import annotations
 import sys
 
 from sandbox.toolchain import ToolchainError, ensure
+from sandbox.toolchain.progress import say
 
 
 def main() -> int:
     """Prints one line a tool: name, version, source, path. The exit status is 1 when a tool cannot be had."""
-
-    def say(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-
     try:
         toolchain = ensure(say)
     except ToolchainError as error:

@@ -10,7 +10,7 @@ import sys
 import venv
 from pathlib import Path
 
-from sandbox.toolchain.progress import elapsed
+from sandbox.toolchain.progress import elapsed, say
 
 _CHECKOUT = Path(__file__).parents[2]
 _ENVIRONMENT = _CHECKOUT / ".venv"
@@ -19,11 +19,6 @@ _REQUIREMENTS = ("requirements-dev.txt", "constraints.txt")
 
 def main() -> int:
     """Makes or updates `.venv`; the exit status is pip's, which has told what is wrong."""
-
-    def say(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-
     requirements, constraints = (str(_CHECKOUT / name) for name in _REQUIREMENTS)
     install = ["install", "--quiet", "--disable-pip-version-check", "-r", requirements, "-c", constraints]
     with elapsed(say, "installing the Python packages into .venv"):

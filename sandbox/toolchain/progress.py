@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,12 @@ Progress = Callable[[str], None]
 
 INTERVAL_S = 15.0
 """Seconds between two signs of life of a long step."""
+
+
+def say(line: str) -> None:
+    """The progress of a command: on standard output, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 class UnavailableError(Exception):

@@ -25,7 +25,8 @@ from components.ai_deploy.credentials import ApplicationKey, Credentials
 from components.ai_deploy.engine import Engine
 from components.ai_deploy.waiting import Clock
 from sandbox.clock import Clock as PlatformClock
-from sandbox.cloud import Cloud, CloudSettings
+from sandbox.cloud.cloud import Cloud
+from sandbox.cloud.settings import CloudSettings
 from tests.sandbox_cloud.fakes import CREDENTIALS, PROJECT, FakeClusters, FakeReplicas
 
 MODEL = "mistralai/Ministral-3-14B-Instruct-2512"

@@ -303,16 +303,6 @@ def test_a_failed_app_is_started_by_the_change_that_mends_it(tmp_path: Path) -> 
         sky.in_state(app_id, "RUNNING")
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("name", "other"), ("region", "BHS"), ("volumes", ["standalone:/hub:rw"]), ("unsecure_http", True)],
-)
-def test_what_cannot_change_in_place_replaces(sky: Sky, field: str, value: Any) -> None:
-    _, app_id, outs = made(sky)
-    diff = AppProvider().diff(app_id, outs, inputs(olds=outs, **{field: value}))
-    assert (diff.changes, diff.replaces) == (True, [field])
-
-
 def test_delete_stops_waits_and_deletes(sky: Sky) -> None:
     provider, app_id, outs = made(sky)
     sky.in_state(app_id, "RUNNING")

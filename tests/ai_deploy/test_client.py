@@ -111,6 +111,14 @@ def test_a_revoked_token_of_a_service_account_is_renewed_once() -> None:
         assert client(server, account).request("GET", "/me") == "fine"
 
 
+@pytest.mark.parametrize("answer", [None, {}, ["text"], {"access_token": None}])
+def test_an_answer_without_a_token_is_an_error_of_the_api(answer: object) -> None:
+    with serving(lambda _: Answer(body=answer)) as server:
+        account = ServiceAccount("id", "client-secret", f"{server.url}/token")
+        with pytest.raises(OvhApiError, match="/token: no answer: the answer holds no access_token"):
+            client(server, account).request("GET", "/me")
+
+
 def test_an_access_token_is_sent_as_bearer() -> None:
     with serving(lambda request: Answer(body=request.headers["Authorization"])) as server:
         assert client(server, AccessToken("ready-made")).request("GET", "/me") == "Bearer ready-made"

@@ -71,6 +71,9 @@ def test_a_service_account_gets_its_token_where_its_endpoint_says() -> None:
         (KEYS, {"OVH_CLIENT_ID": "stray"}, ["more than one way", "ovh:applicationKey", "OVH_CLIENT_ID"]),
         ({"ovh:applicationKey": "x"}, {}, ["missing ovh:applicationSecret, ovh:consumerKey"]),
         ({}, {"OVH_CLIENT_ID": "x"}, ["found OVH_CLIENT_ID", "missing ovh:clientSecret"]),
+        # No header can hold these.
+        ({**KEYS, "ovh:consumerKey": "ck-secret\n"}, {}, ["ovh:consumerKey: holds a space, a line's end"]),
+        ({}, {"OVH_ACCESS_TOKEN": "é-secret"}, ["OVH_ACCESS_TOKEN: holds a space"]),
     ],
 )
 def test_mistakes_name_the_keys_and_no_value(
@@ -81,6 +84,27 @@ def test_mistakes_name_the_keys_and_no_value(
     for word in words:
         assert word in str(caught.value)
     assert "secret" not in str(caught.value).replace("Secret", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("application_secret=as-secret\n", 1), ("[ovh-eu]\nconsumer_key ck-secret\n", 2)],
+    ids=["no section", "no equals sign"],
+)
+def test_a_file_of_another_form_is_named_without_its_text(tmp_path: Path, text: str, line: int) -> None:
+    """The parser's own error repeats the line, and the engine shows it to everybody."""
+    file = tmp_path / "ovh.conf"
+    file.write_text(text)
+    with pytest.raises(CredentialsError, match=rf"ovh\.conf, line {line}: ") as caught:
+        find({}, {}, file)
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_of_two_equal_names_in_a_file_the_last_one_counts(tmp_path: Path) -> None:
+    file = tmp_path / "ovh.conf"
+    file.write_text("[ovh-eu]\naccess_token = old\naccess_token = new\n[ovh-eu]\n")
+    assert find({}, {}, file)[1] == AccessToken("new")
 
 
 def test_no_repr_shows_a_secret() -> None:

@@ -193,17 +193,18 @@ def test_state_holds_a_reference_to_a_provider_and_no_code(engine: Engine) -> No
 
     def program() -> pulumi.Output[Any]:
         identity = Identity("identity", service_name=PROJECT)
-        password = Password("password")
-        return pulumi.Output.all(identity.value, password.id, app().id)
+        token = Token("token", service_name=PROJECT, identity=identity.value, region="GRA")
+        sweep = TokenSweep("sweep", service_name=PROJECT, identity=identity.value, token_ids=[token.id])
+        ready = Readiness("gate", app=app(), token=token.value, model="m")
+        certificate = SelfSignedCertificate("certificate", dns_names=["a"])
+        return pulumi.Output.all(sweep.id, ready.url, certificate.id, Password("password").id)
 
     collected(engine, program)
-    for name, provider in (
-        ("identity", "components.ai_deploy.providers IdentityProvider"),
-        ("vllm", "components.ai_deploy.providers AppProvider"),
-        ("password", "components.generated PasswordProvider"),
-    ):
-        pickled = base64.b64decode(engine.registered[name][1]["__provider"])
-        module, _, class_ = provider.partition(" ")
-        assert module.encode() in pickled
-        assert class_.encode() in pickled
+    modules = {"ai-deploy": "components.ai_deploy.providers", "generated": "components.generated"}
+    for type_, inputs in engine.registered.values():
+        module, _, kind = type_.removeprefix(f"{TYPES}/").partition(":")
+        pickled = base64.b64decode(inputs["__provider"])
+        assert modules[module].encode() in pickled
+        assert f"{kind}Provider".encode() in pickled
         assert len(pickled) < 90
+    assert len(engine.registered) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 from autoscaling import rehearsal
@@ -57,6 +58,8 @@ def stack(**changes: Any) -> Stack:
     )
 
 
+TRAFFIC = "steps:rates=0.5/4/0.5,each=2m,prompt=200,output=60"
+
 ALONE = Workers(1)
 """No other processes: tests are short, the start of a process is not."""
 
@@ -84,3 +87,9 @@ def report(
         assumptions=rehearsal.assumptions(plan, load),
         sweep=sweep(plan, load, seed, workers) if swept else None,
     )
+
+
+@functools.cache
+def swept() -> Report:
+    """One with the search for better settings: it takes longest, and several files look at it."""
+    return report(TRAFFIC, swept=True)

@@ -38,8 +38,15 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "traffic": (["--stack", "prod", "--traffic", "storm"], ["'storm'", "one of article, poisson"]),
     "number": (["--stack", "prod", "--traffic", "poisson:rate=no,for=1h"], ["rate=no", "number above 0"]),
     "recording": (["--stack", "prod", "--traffic", "csv:/nowhere.csv"], ["/nowhere.csv"]),
-    "page": (["--stack", "prod", "--output", "/nowhere/a.html"], ["--output /nowhere/a.html", "no folder"]),
-    "numbers": (["--stack", "prod", "--json", "/nowhere/a.json"], ["--json /nowhere/a.json", "no folder"]),
+    "page": (
+        ["--stack", "prod", "--output", "/nowhere/a.html"],
+        ["/nowhere/a.html: there is no folder /nowhere"],
+    ),
+    "one file": (["--stack", "prod", "--output", "a", "--json", "a"], ["--output and --json are both a"]),
+    "numbers": (
+        ["--stack", "prod", "--json", "/nowhere/a.json"],
+        ["/nowhere/a.json: there is no folder /nowhere"],
+    ),
 }
 
 

@@ -319,7 +319,10 @@ def test_a_refused_request_is_outside_the_objectives() -> None:
             lambda: fleet(engine(0.1), metric="vllm:nothing"),
             "scalingMetric 'vllm:nothing': only vllm:num_requests",
         ),
-        (lambda: fleet(engine(0.1), fixed(3), gpus_per_replica=2, gpu_quota=4), "GPU quota 4: .* needs 6"),
+        (
+            lambda: fleet(engine(0.1), fixed(3), gpus_per_replica=2, gpu_quota=4),
+            "gpuQuota 4: minReplicas 3 needs 6",
+        ),
         (
             lambda: fleet(engine(0.1), liveness=Probe(port=8000, initial_delay_seconds=60)),
             r"kills each container before it listens, 100 s.*initialDelaySeconds \(60\)",

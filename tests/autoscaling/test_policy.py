@@ -18,8 +18,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from autoscaling.platform import PlatformTimes
 from autoscaling.policy import (
-    SYNC_SECONDS,
     Aggregation,
     Sample,
     ScalerSettings,
@@ -39,6 +39,7 @@ KEDAS = """# HELP backend_queue_size Total number of items
 	# HELP random_metric Random metric generate to include noise
 	# TYPE random_metric counter
 	random_metric 10"""
+POLLING = PlatformTimes.polling_interval
 ARTICLE = ScalerSettings(replicas_min=1, replicas_max=3, target_value=50)
 WIDE = ScalerSettings(replicas_min=1, replicas_max=100, target_value=50, scale_down_stabilization_seconds=0)
 
@@ -64,7 +65,7 @@ def run(
     settings: ScalerSettings, replicas: int, polls: Sequence[tuple[float, Sequence[float | None]]]
 ) -> list[int]:
     """The decisions on a sequence of (seconds, values)."""
-    state = ScalerState.initial(replicas)
+    state = ScalerState(replicas)
     decisions = []
     for time, values in polls:
         decided, state = decide(state, Sample(time, tuple(values)), settings)
@@ -171,7 +172,7 @@ def test_recommends_what_the_hpa_recommends(
 def test_bounds_and_default_policies_are_those_of_the_hpa(
     replicas: int, desired: int, lowest: int, highest: int, expected: int
 ) -> None:
-    decided, _ = decide(ScalerState.initial(replicas), wish(desired), wishing(lowest, highest))
+    decided, _ = decide(ScalerState(replicas), wish(desired), wishing(lowest, highest))
     assert decided == expected
 
 
@@ -350,10 +351,10 @@ VALUES = st.lists(st.one_of(st.none(), st.floats(0, 1e6)), max_size=8)
 def test_every_decision_is_within_the_bounds_and_the_rate(
     settings: ScalerSettings, replicas: int, polls: list[list[float | None]]
 ) -> None:
-    state = ScalerState.initial(replicas)
+    state = ScalerState(replicas)
     for index, values in enumerate(polls):
         before = state.replicas
-        decided, state = decide(state, Sample(index * SYNC_SECONDS, tuple(values)), settings)
+        decided, state = decide(state, Sample(index * POLLING, tuple(values)), settings)
         assert settings.replicas_min <= decided <= settings.replicas_max
         assert state.replicas == decided
         if before >= settings.replicas_min:
@@ -419,12 +420,12 @@ def test_windows_and_rates_hold_over_every_history(
     settings: ScalerSettings, replicas: int, polls: list[tuple[int, int | None]]
 ) -> None:
     settings = replace(
-        within(settings, ScalerState.initial(replicas)),
+        within(settings, ScalerState(replicas)),
         target_type="AverageValue",
         aggregation="SUM",
         target_value=1,
     )
-    state, now = ScalerState.initial(replicas), 0
+    state, now = ScalerState(replicas), 0
     asked: list[tuple[int, int]] = []
     counts = [(-math.inf, replicas)]
     for pause, wanted in polls:
@@ -492,7 +493,7 @@ def test_none_but_an_idle_app_is_scaled_to_zero(
     settings: ScalerSettings, replicas: int, polls: list[tuple[int, bool]]
 ) -> None:
     settings = replace(settings, replicas_min=0)
-    state, now, active = ScalerState.initial(replicas), 0, -math.inf
+    state, now, active = ScalerState(replicas), 0, -math.inf
     for pause, load in polls:
         now += pause
         active = now if load else active
@@ -504,10 +505,10 @@ def test_none_but_an_idle_app_is_scaled_to_zero(
 
 @given(st.lists(st.floats(0, 1e4), min_size=1, max_size=60))
 def test_memory_does_not_grow_with_time(loads: list[float]) -> None:
-    state = ScalerState.initial(1)
+    state = ScalerState(1)
     for index, load in enumerate(loads * 5):
-        _, state = decide(state, Sample(index * SYNC_SECONDS, (load,)), ARTICLE)
-    assert len(state.recommendations) <= 300 / SYNC_SECONDS + 2
+        _, state = decide(state, Sample(index * POLLING, (load,)), ARTICLE)
+    assert len(state.recommendations) <= 300 / POLLING + 2
     assert len(state.scalings) <= 2
 
 

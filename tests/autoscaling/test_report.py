@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,15 +15,14 @@ from autoscaling import report_page, report_terminal
 from autoscaling.report import Report, to_json
 from autoscaling.sweep import Sweep
 from autoscaling.workers import Workers
-from tests.autoscaling.rehearsals import report, stack
-from tests.browser import find
-
-TRAFFIC = "steps:rates=0.5/4/0.5,each=2m,prompt=200,output=60"
+from tests.autoscaling import rehearsals
+from tests.autoscaling.rehearsals import TRAFFIC, report, stack
+from tests.browser import Rendered, find
 
 
 @pytest.fixture(scope="module")
 def swept() -> Report:
-    return report(TRAFFIC, swept=True)
+    return rehearsals.swept()
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +115,24 @@ def test_the_terminal_draws_a_bar_for_every_part_of_the_run(swept: Report) -> No
     assert waiting.endswith(f"0 to {mode.queue.max}")
 
 
+def test_a_share_of_nothing_is_none() -> None:
+    """All requests are refused before the app has woken: no first token, and so none in time."""
+    refused = report("article:workers=5,requests=2", plan=stack(replicas_min=0))
+    assert "none to count (95 % wanted)" in shown(refused)
+    rows = {row[0]: row[1] for row in tables.summary(refused).rows}
+    assert rows["first token within 1 s"] == rows["gap between tokens within 0.1 s"]
+    assert rows["requests that did not fail"] == "0.00 % ✗ (99 % wanted)"
+    assert "; 10 of 10 requests are refused, since no replica is ready" in refused.modes["Value"].verdict
+    assert "after a refusal" in {one.name for one in refused.assumptions}
+
+
+def test_a_metric_with_matchers_is_shown_as_it_is() -> None:
+    metric = 'vllm:num_requests_running{model_name=~"[a-z]+[/x]"}'
+    plan = stack()
+    plan = dataclasses.replace(plan, fleet=dataclasses.replace(plan.fleet, metric=metric))
+    assert shown(report("constant:rate=1,for=10s", plan=plan)).count(metric) == 3
+
+
 def test_a_table_without_rows_says_so() -> None:
     quiet = report("constant:rate=1,for=10s,output=5")
     assert "nothing was scaled up" in shown(quiet)
@@ -160,13 +176,18 @@ def test_a_share_is_never_rounded_up_to_all(share: float, text: str) -> None:
     assert tables.percent(share) == text
 
 
-def test_a_browser_draws_the_page_without_errors(swept: Report, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def drawn(swept: Report, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    folder = tmp_path_factory.mktemp("page")
+    path = folder / "rehearsal.html"
+    path.write_text(report_page.page(swept, made=0).html, encoding="utf-8")
+    return find(folder / "profile").render(path)
+
+
+def test_a_browser_draws_the_page_without_errors(swept: Report, drawn: Rendered) -> None:
     made = report_page.page(swept, made=0)
     assert made.remarks() == []
-    path = tmp_path / "rehearsal.html"
-    path.write_text(made.html, encoding="utf-8")
-    drawn = find(tmp_path / "profile").render(path)
-    assert "failures" not in drawn.body
+    assert "data-failures" not in drawn.body
     assert drawn.body["data-errors"] == "0"
     assert drawn.body["data-drawn"] == str(made.panels)
     titles = [element.attributes["data-title"] for element in drawn.having("data-title")]
@@ -181,10 +202,7 @@ def test_a_browser_draws_the_page_without_errors(swept: Report, tmp_path: Path) 
         assert {cell for line in table.rows for cell in line} <= texts
 
 
-def test_the_page_tells_times_since_the_traffic_began(swept: Report, tmp_path: Path) -> None:
-    path = tmp_path / "rehearsal.html"
-    path.write_text(report_page.page(swept, made=0).html, encoding="utf-8")
-    drawn = find(tmp_path / "profile").render(path)
+def test_the_page_tells_times_since_the_traffic_began(swept: Report, drawn: Rendered) -> None:
     up = swept.modes["Value"].scale_ups[0]
     flags = [element.attributes["title"] for element in drawn.having("class", "mark")]
     assert any(flag.startswith(f"scale-up, Value\n{up['before']} → {up['after']}\n0:0") for flag in flags), (

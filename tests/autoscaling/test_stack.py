@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from autoscaling.calibrate import Calibration
+from autoscaling.rehearsal import assumptions
 from autoscaling.stack import CHECKOUT, Stack, StackError, read
+from autoscaling.traffic import parse
 from components.prices import flavor_eur_per_hour
 from components.settings import PROJECT, SettingsError, load
 from tests.components.stacks import SERVICE, configuration
@@ -74,6 +76,14 @@ def test_the_arguments_of_vllm_are_heeded(tmp_path: Path) -> None:
     assert (parameters.max_num_seqs, parameters.prefix_caching) == (77, False)
 
 
+def test_arguments_that_are_not_modelled_are_an_assumption(tmp_path: Path) -> None:
+    words = ["--speculative_config", '{"num_speculative_tokens": 3}', "-dp=2", "--max-num-seqs", "77"]
+    stack = prod(tmp_path, vllmArguments=words)
+    named = {one.name: one.value for one in assumptions(stack, parse("poisson:rate=1,for=1m"))}
+    assert named["vllmArguments"] == "as without --speculative-config, -dp"
+    assert read("prod").unheeded == ()
+
+
 def calibration(folder: Path, model: str) -> Path:
     path = folder / "h100.json"
     figures = Calibration(
@@ -101,7 +111,7 @@ def test_a_calibration_takes_the_place_of_published_figures(tmp_path: Path) -> N
     assert "published figures of H100" in published.speed
 
 
-def test_longer_requests_than_vllm_takes_are_known(tmp_path: Path) -> None:
+def test_longer_requests_than_vllm_takes_are_known() -> None:
     assert read("prod").fleet.longest == 262_144
     assert read("prod").known_model
 
@@ -177,12 +187,12 @@ MISFITS: dict[str, tuple[dict[str, Any], str]] = {
         {"model": "meta-llama/Llama-3.3-70B-Instruct"},
         r"model meta-llama/.*gpuFlavor h100.*weights do not fit into 1 x H100.*90% .*larger GPU",
     ),
-    "flavor": ({"gpuFlavor": "ai1-1-gpu"}, r"flavor ai1-1-gpu: no figures"),
+    "flavor": ({"gpuFlavor": "ai1-1-gpu"}, r"gpuFlavor ai1-1-gpu: no figures"),
     "argument": ({"vllmArguments": ["--max-num-seqs", "many"]}, r"vllmArguments: .*--max-num-seqs"),
     "gpus": ({"vllmArguments": ["--tensor-parallel-size", "2"]}, r"tensor-parallel-size 2 .*gpuCount is 1"),
     "probe": (
         {"livenessProbe": {"path": "/health", "port": 8000, "initialDelaySeconds": 10}},
-        r"liveness probe: it kills each container",
+        r"livenessProbe: it kills each container",
     ),
 }
 

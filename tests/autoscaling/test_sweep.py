@@ -18,6 +18,7 @@ from autoscaling.rehearsal import MODES
 from autoscaling.sweep import Candidate, Result, Score, Sweep
 from autoscaling.traffic import parse
 from autoscaling.workers import Workers
+from tests.autoscaling import rehearsals
 from tests.autoscaling.rehearsals import ALONE, stack
 
 OWN = Candidate(1, 3, 50, "AVERAGE", 0, 300)
@@ -142,7 +143,9 @@ def test_a_fixed_number_needs_no_other_lines() -> None:
 
 @pytest.fixture(scope="module")
 def swept() -> Sweep:
-    return sweep.sweep(stack(), parse("steps:rates=0.5/4/0.5,each=2m,prompt=200,output=60"), 1, ALONE)
+    found = rehearsals.swept().sweep
+    assert found is not None
+    return found
 
 
 def test_the_grid_stays_within_what_may_be_deployed(swept: Sweep) -> None:

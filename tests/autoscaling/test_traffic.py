@@ -59,10 +59,10 @@ SHAPES: dict[str, list[tuple[float, float, float]]] = {
         (900, 1740, 1680),
         (0, 3600, 4 * (1680 + 1800)),
     ],
-    "day:trough=1,peak=10,for=24h": [
-        (0, 86400, 86400 * 5.5),
-        (41400, 45000, 36000),
-        (0, 1800, 1800),
+    "day:trough=0.1,peak=1,for=24h": [
+        (0, 86400, 86400 * 0.55),
+        (41400, 45000, 3600),
+        (0, 1800, 180),
     ],
 }
 
@@ -199,6 +199,7 @@ BAD_FILES = {
     HEADER + "1,5,5\n2,many,5\n": ["line 3", "prompt_tokens = many", "whole number of at least 1"],
     HEADER + "1,5,0\n": ["line 2", "output_tokens = 0"],
     HEADER + "-1,5,5\n": ["line 2", "seconds = -1", "at least 0"],
+    HEADER + "1795353188,5,5\n": ["line 2", "seconds = 1795353188", "since the traffic began"],
     HEADER + "1,5\n": ["line 2", "output_tokens", "whole number"],
 }
 

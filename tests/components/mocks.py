@@ -136,8 +136,6 @@ class Resource:
     ignore_changes: list[str]
     secret_outputs: frozenset[str]
     """Outputs that it asks to be kept as secrets."""
-    aliases: frozenset[str]
-    """URNs with the names that it had in earlier versions of the program."""
 
 
 @dataclass(frozen=True)
@@ -249,11 +247,6 @@ class _Engine(MockMonitor):
             retain_on_delete=request.retainOnDelete,
             ignore_changes=list(request.ignoreChanges),
             secret_outputs=frozenset(request.additionalSecretOutputs),
-            aliases=frozenset(
-                self.make_urn(alias.spec.parentUrn or request.parent, request.type, alias.spec.name)
-                for alias in request.aliases
-                if alias.spec.name  # those of the SDK itself are about types
-            ),
         )
         if request.type in self._failing or resource.needs & self._lost:
             self._lost.add(urn)

@@ -38,7 +38,6 @@ def watched(stack: str = "prod", *, preview: bool = False, **changes: str) -> De
             host=HOST,
             token=pulumi.Output.secret(TOKEN),
             app=APP,
-            before="monitoring",
             opts=pulumi.ResourceOptions(provider=provider),
         )
 

@@ -206,35 +206,10 @@ def test_the_self_signed_certificate_is_for_the_addresses_that_users_type(
     assert "localhost" in certificate.inputs["dns_names"]
 
 
-def test_no_urn_holds_the_models_label() -> None:
-    """A changed label would make objects with fixed names beside themselves, and then delete them."""
-    urns = [resource.urn for resource in monitoring(modelLabel="canary-label").resources]
-    assert urns
-    assert not [urn for urn in urns if "canary-label" in urn]
-
-
 def test_a_changed_label_of_the_model_makes_and_deletes_nothing(prod: Deployment) -> None:
+    """A URN with the label would make objects with fixed names beside themselves, and then delete them."""
     other = monitoring(modelLabel="other")
     assert {item.urn for item in other.resources} == {item.urn for item in prod.resources}
-
-
-def test_what_the_stack_once_declared_itself_is_known_by_its_old_name(prod: Deployment) -> None:
-    """Otherwise the first update of an older stack makes it again under a name that is taken."""
-    inside = "urn:pulumi:prod::ovh-vllm::ovh-vllm:components:MonitoringStack$"
-    aliases = {
-        (item.type, item.inputs["metadata"]["name"]): set(item.aliases)
-        for item in prod.resources
-        if item.aliases
-    }
-    assert aliases == {
-        (mocks.SECRET_OBJECT, "vllm-auth-token"): {
-            f"{inside}{mocks.SECRET_OBJECT}::monitoring-vllm-auth-token"
-        },
-        (mocks.CONFIG_MAP, "vllm-dashboard"): {f"{inside}{mocks.CONFIG_MAP}::monitoring-dashboard"},
-        (mocks.SCRAPE_CONFIG, "vllm-ministral-0"): {
-            f"{inside}{mocks.SCRAPE_CONFIG}::monitoring-scrape-vllm-ministral"
-        },
-    }
 
 
 def test_a_release_that_fails_takes_away_nothing_but_what_needs_its_kinds() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from components import price_catalogue
 from components.flavors import FLAVORS
 from components.price_catalogue import CatalogueError, main, news, read, render
 from components.prices import FILE, Prices, flavor_eur_per_hour, prices
+from tests.ai_deploy.servers import Answer, Server, serving
 
 TODAY = datetime.date(2030, 1, 2)
 H100 = "ai-app.h100-1-gpu.minute.consumption"
@@ -156,37 +155,17 @@ def test_an_answer_that_is_no_catalogue_in_euro_is_refused(body: bytes, said: st
 
 
 @contextmanager
-def serving(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
-    """An API that answers every request so; its base URL, and the paths it was asked for."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/1.0", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def answering(monkeypatch: pytest.MonkeyPatch, status: int, body: bytes) -> Iterator[Server]:
+    """An API that answers every request so, and is the one that the environment names from now on."""
+    with serving(lambda _: Answer(status, body)) as server:
+        monkeypatch.setenv("OVH_ENDPOINT", f"{server.url}/1.0")
+        yield server
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     copy = tmp_path / "prices.json"
     copy.write_text(FILE.read_text())
-    copy.chmod(0o640)
     return copy
 
 
@@ -197,13 +176,13 @@ def test_prices_come_from_the_api_that_the_endpoint_names(
     (h100,) = (addon for addon in body["addons"] if addon["planCode"] == H100)
     h100["pricings"][0]["price"] = 6000000
     body["addons"] = [addon for addon in body["addons"] if addon["planCode"] != "gateway.s.hour.consumption"]
-    with serving(200, json.dumps(body).encode()) as (url, asked):
-        monkeypatch.setenv("OVH_ENDPOINT", url)
+    with answering(monkeypatch, 200, json.dumps(body).encode()) as server:
         assert main(file) == 0
+    asked = [request.path for request in server.requests]
     assert asked == ["/1.0/order/catalog/public/cloud?ovhSubsidiary=FR"]
     renewed = Prices.model_validate_json(file.read_text())
     h100_price = renewed.ai_deploy["h100-1-gpu"]
-    assert (h100_price.eur_per_hour, h100_price.source) == (3.6, f"public catalogue of {url}")
+    assert (h100_price.eur_per_hour, h100_price.source) == (3.6, f"public catalogue of {server.url}/1.0")
     assert h100_price.date > prices().ai_deploy["h100-1-gpu"].date or h100_price.date == datetime.date.today()
     assert renewed.gateway == prices().gateway
     said = capsys.readouterr().out
@@ -212,7 +191,6 @@ def test_prices_come_from_the_api_that_the_endpoint_names(
         "gateway: gateway.s.hour.consumption is not in the catalogue; the price of 2026-01-28 stays" in said
     )
     assert file.read_text() == render(renewed)
-    assert file.stat().st_mode & 0o777 == 0o640
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -233,8 +211,7 @@ def test_what_cannot_be_used_changes_nothing(
     body: bytes,
     said: str,
 ) -> None:
-    with serving(status, body) as (url, _):
-        monkeypatch.setenv("OVH_ENDPOINT", url)
+    with answering(monkeypatch, status, body):
         assert main(file) == 1
     assert file.read_text() == FILE.read_text()
     error = capsys.readouterr().err
@@ -245,39 +222,25 @@ def test_what_cannot_be_used_changes_nothing(
 def test_without_a_network_the_file_stays(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with serving(200, b"") as (url, _):
+    with answering(monkeypatch, 200, b""):
         pass
-    monkeypatch.setenv("OVH_ENDPOINT", url)
     assert main(file) == 1
     assert file.read_text() == FILE.read_text()
     assert "cannot be reached" in capsys.readouterr().err
 
 
-def test_a_write_that_fails_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real: Callable[..., int] = Path.write_text
-
-    def half(path: Path, text: str, **options: Any) -> int:
-        real(path, text[: len(text) // 2], **options)
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(OSError, match="no space"):
-        price_catalogue.write(prices(), file)
-    assert file.read_text() == FILE.read_text()
-    assert list(file.parent.iterdir()) == [file]
-
-
-def test_a_file_that_cannot_be_written_is_named(
+def test_a_file_that_cannot_be_written_stays_and_is_named(
     file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", str(file))
+    def full(_: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr(price_catalogue, "write", full)
-    with serving(200, whole_catalogue()) as (url, _):
-        monkeypatch.setenv("OVH_ENDPOINT", url)
+    monkeypatch.setattr(Path, "replace", full)
+    with answering(monkeypatch, 200, whole_catalogue()):
         assert main(file) == 1
     assert f"No space left on device: '{file}'" in capsys.readouterr().err
+    assert file.read_text() == FILE.read_text()
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_an_address_that_is_none_is_named(

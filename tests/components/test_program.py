@@ -7,6 +7,7 @@ import runpy
 
 import pytest
 
+from components import unknowns
 from tests.components import mocks
 from tests.components.mocks import AI, Deployment, Secret, deploy
 from tests.components.stacks import CHECKOUT, SERVICE, configuration
@@ -155,7 +156,9 @@ def test_the_exporter_runs_whatever_becomes_of_the_app(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_the_endpoint_waits_for_no_cluster(stack: str) -> None:
+def test_the_endpoint_waits_for_no_cluster(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Time for the real engine to store outputs.
+    monkeypatch.setattr(unknowns, "_OUTPUTS_SECONDS", 0)
     deployment = run(stack, failing=mocks.KUBE)
     assert not [kind for kind in kinds(deployment) if kind.startswith(AI)]
     assert {f"{AI}:App", f"{AI}:Readiness"} <= {resource.type for resource in deployment.resources}

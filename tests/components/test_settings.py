@@ -7,6 +7,7 @@ from collections.abc import Container
 from decimal import Decimal
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from components.generated import SelfSignedCertificateProvider
 from components.setting_types import gibibytes, seconds
@@ -325,6 +326,15 @@ def test_a_secret_in_plain_text_is_refused_and_not_repeated(key: str) -> None:
     assert "canary" not in text
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("alertEmailTo", "canary"), ("alertEmailFrom", "canary@example.com")]
+)
+def test_a_value_that_the_stack_file_encrypts_is_not_repeated(key: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"ovh-vllm:{key}: ") as error:
+        settings("prod", {key: value}, secrets={key})
+    assert "canary" not in str(error.value)
+
+
 def test_a_secret_in_the_vllm_environment_is_not_repeated() -> None:
     assert "canary" not in mistakes({"vllmEnvironment": '{"HF_TOKEN": "canary"}'})
 
@@ -356,7 +366,17 @@ def test_a_certificate_and_the_key_of_another_one_are_refused() -> None:
         "grafanaPrivateKey": ours.outs["key_pem"],
     }
     assert settings("prod", pair, secrets=pair).monitoring.grafana_certificate == pair["grafanaCertificate"]
-    for key, remedy in ((other.outs["key_pem"], "does not belong to"), ("canary", "must be the text of")):
+    private = serialization.load_pem_private_key(ours.outs["key_pem"].encode(), password=None)
+    locked = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"passphrase"),
+    ).decode()
+    for key, remedy in (
+        (other.outs["key_pem"], "does not belong to"),
+        ("canary", "must be the text of"),
+        (locked, "no passphrase"),
+    ):
         with pytest.raises(SettingsError, match=remedy) as error:
             settings("prod", pair | {"grafanaPrivateKey": key}, secrets=pair)
         assert key not in str(error.value)

@@ -203,7 +203,12 @@ def play(
                 }
             ],
         }
-        write(question.name, groups(TARGET), question.step, [test])
+        # What is recorded alone: the alerts take most of the time.
+        recorded = [
+            replace(group, rules=[rule for rule in group.rules if isinstance(rule, Recording)])
+            for group in groups(TARGET)
+        ]
+        write(question.name, recorded, question.step, [test])
     files = [f"test-{number}.json" for number in range(len(suites))]
     run = subprocess.run(
         [promtool, "test", "rules", "--junit", "junit.xml", *files],

@@ -16,7 +16,6 @@ from dashboards import alerts, bundle, check, objectives
 from dashboards.check.expressions import Expression, of_rules
 from dashboards.rules import Alert, spec
 from dashboards.target import Target
-from sandbox.toolchain import ensure
 from tests.dashboards.scenes import (
     OF_TARGET,
     TARGET,
@@ -494,16 +493,17 @@ SCENES = (
     ),
     Scene(
         "VllmPrometheusDropsSamples",
-        {DROPS: [*[7] * HOUR, *[8] * (26 * HOUR)]},
-        before="59m45s",
+        {DROPS: [*[7] * 12, *[8] * (26 * 12)]},
+        before="55m",
         at="1h",
         summary="Prometheus drops samples before prometheusRetention is over",
         misses={
-            "in former times": Miss({DROPS: [8] * (27 * HOUR)}),
-            "it was restarted": Miss({DROPS: [*[7] * HOUR, *[0] * (26 * HOUR)]}),
+            "in former times": Miss({DROPS: [8] * (27 * 12)}),
+            "it was restarted": Miss({DROPS: [*[7] * 12, *[0] * (26 * 12)]}),
             "a day ago": Miss({}, at=("25h15m", "26h")),
         },
         later="2h",
+        step="5m",
     ),
     Scene(
         "VllmRulesFailing",
@@ -567,11 +567,6 @@ def rules(target: Target) -> dict[str, Alert]:
     found = [rule for group in groups for rule in group.rules if isinstance(rule, Alert)]
     assert len({alert.name for alert in found}) == len(found)
     return {alert.name: alert for alert in found}
-
-
-@pytest.fixture(scope="module")
-def promtool() -> Path:
-    return ensure(lambda line: None).promtool
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from dashboards import objectives
 from dashboards.objectives import LOWEST, TIERS
 from dashboards.rules import Alert, Recording
 from dashboards.target import Latency, Objectives
-from sandbox.toolchain import ensure
 from tests.dashboards.scenes import (
     OF_TARGET,
     TARGET,
@@ -444,8 +443,7 @@ QUESTIONS = (
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str], str]:
-    promtool = ensure(lambda line: None).promtool
+def played(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str, str], str]:
     folder = tmp_path_factory.mktemp("objectives")
     return play(promtool, folder, objectives.groups, (*SCENES, *LOWEST_SCENES), QUESTIONS)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from dashboards import bundle
 from dashboards.rules import spec
-from sandbox.toolchain import ensure
 from tests.dashboards.scrapes import MINUTE, STATIC, STEP, TARGET, Replica, Scrapes, text
 
 SAMPLERS = 3
@@ -34,9 +33,7 @@ def fleet(step: int) -> list[Replica]:
     return [replica for replica, begin, end in lives if begin <= step < end]
 
 
-def test_a_restart_of_prometheus_a_roll_and_scaling_fire_nothing(
-    tmp_path: Path,
-) -> None:
+def test_a_restart_of_prometheus_a_roll_and_scaling_fire_nothing(promtool: Path, tmp_path: Path) -> None:
     chance = random.Random(1)  # noqa: S311
     target = replace(TARGET, min_replicas=2, max_replicas=4)
     platform = {"job": target.platform_job, "instance": "exporter:7979", **STATIC}
@@ -73,7 +70,7 @@ def test_a_restart_of_prometheus_a_roll_and_scaling_fire_nothing(
     }
     (tmp_path / "test.json").write_text(json.dumps(document))
     done = subprocess.run(
-        [ensure(lambda line: None).promtool, "test", "rules", "test.json"],
+        [promtool, "test", "rules", "test.json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -10,13 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import yaml
 
 from dashboards import bundle, recording
 from dashboards.rules import Alert, spec
 from dashboards.target import Target
-from sandbox.toolchain import ensure
 from tests.dashboards.scrapes import (
     MINUTE,
     SAMPLERS,
@@ -27,11 +25,6 @@ from tests.dashboards.scrapes import (
     Scrapes,
     text,
 )
-
-
-@pytest.fixture(scope="module")
-def promtool() -> Path:
-    return ensure(lambda line: None).promtool
 
 
 def evaluate(

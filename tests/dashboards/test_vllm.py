@@ -17,7 +17,6 @@ import yaml
 
 from dashboards import bundle, vllm
 from dashboards.target import Latency, Target
-from sandbox.toolchain import ensure
 from tests.dashboards.golden import FOLDER, TARGET
 
 ARTICLE = {
@@ -550,11 +549,6 @@ def test_colours_of_the_heatmap_follow_the_counts(dashboard: Json) -> None:
 COMMON = 'job="vllm-ministral",model_name="m"'
 HTTP = 'job="vllm-ministral",handler="/v1/chat/completions",method="POST"'
 HEAD = "prometheus_tsdb_head_series"
-
-
-@pytest.fixture(scope="module")
-def promtool() -> Path:
-    return ensure(lambda line: None).promtool
 
 
 def evaluate(

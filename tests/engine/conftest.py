@@ -92,7 +92,7 @@ def deployment(toolchain: Toolchain, tmp_path_factory: pytest.TempPathFactory) -
         # So that what its log does not hold is in it at no level.
         for name, value in loud(folder.with_name("loud"), "stream=sys.stderr").items():
             environment.setenv(name, value)
-        sandbox.start(at_speed(1000, folder))
+        sandbox.start(at_speed(300, folder))
     try:
         engine = sandbox.engine(toolchain)
         engine = Engine(engine.pulumi, {**engine.environment, "HF_TOKEN": CANARY})

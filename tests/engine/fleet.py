@@ -11,8 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from sandbox.project import CHECKOUT, Folder
 from sandbox.toolchain import Toolchain
 from tests.ai_deploy.clouds import Sky, clouds
 from tests.sandbox_cloud.fakes import CREDENTIALS, PROJECT
+from tests.waiting import until
 
 CANARY = "hf_canary_of_the_fleet"
 """Hugging Face token of every endpoint; must be found nowhere in clear."""
@@ -201,14 +201,6 @@ def _ids(state: Mapping[str, Any], type_: str) -> dict[str, list[str]]:
 def _one(name: str, ids: list[str]) -> str:
     assert len(ids) == 1, f"{name} is in state as {ids}"
     return ids[0]
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Waits for something that has to come true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.02)
 
 
 @contextmanager

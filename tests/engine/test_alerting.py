@@ -17,7 +17,7 @@ import pytest
 
 from tests.engine.cluster import kubernetes_client
 from tests.engine.conftest import Deployment
-from tests.engine.fleet import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.toolchain import Toolchain
-from tests.engine.fleet import Fleet, Run, fleets, until
+from tests.engine.fleet import Fleet, Run, fleets
+from tests.waiting import until
 
 NEW_IMAGE = {"image": "vllm/vllm-openai:v0.14.0"}
 NEVER_LISTED = {"model": "somebody/else"}

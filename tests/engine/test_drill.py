@@ -19,10 +19,12 @@ from sandbox.project import CHECKOUT
 pytestmark = pytest.mark.timeout(600)
 
 _PROGRAM = """
-import sys
+import signal, sys
 from sandbox import drill
 from sandbox.console import Console
 sys.argv[0] = "sandbox"
+# A shell ignores interrupts for what it starts in the background, and that is handed down to here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 drill.run(drill.Plan(speed={speed}, window_seconds=6, settled_seconds=8), Console())
 """
 
@@ -31,7 +33,6 @@ drill.run(drill.Plan(speed={speed}, window_seconds=6, settled_seconds=8), Consol
 def drill(directory: Path, speed: int) -> Iterator[subprocess.Popen[str]]:
     """A drill of its own process, in a folder below `directory`."""
     environment = {**os.environ, "TMPDIR": str(directory)}
-    # From a shell, where an interrupt is not ignored.
     with subprocess.Popen(
         [sys.executable, "-c", _PROGRAM.format(speed=speed)],
         cwd=CHECKOUT,

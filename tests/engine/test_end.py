@@ -18,7 +18,7 @@ from sandbox.sandbox import Sandbox
 from sandbox.toolchain import Toolchain
 from tests.engine.command_lines import command_lines
 from tests.engine.conftest import Deployment, at_speed
-from tests.engine.fleet import until
+from tests.waiting import until
 
 
 def programs(folder: Folder) -> list[str]:

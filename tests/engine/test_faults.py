@@ -19,8 +19,9 @@ import pytest
 from sandbox.engine import EngineError
 from sandbox.toolchain import Toolchain
 from tests.ai_deploy.clouds import Sky
-from tests.engine.fleet import CANARY, Fleet, fleets, until
+from tests.engine.fleet import CANARY, Fleet, fleets
 from tests.sandbox_cloud.fakes import CREDENTIALS
+from tests.waiting import until
 
 PACE = 60
 """Seconds of waiting that pass for the providers in one."""

@@ -18,8 +18,9 @@ import pytest
 from components.ai_deploy.plan import Call
 from sandbox.cloud.apps import Apps
 from sandbox.toolchain import Toolchain
-from tests.engine.fleet import CANARY, Fleet, fleets, until
+from tests.engine.fleet import CANARY, Fleet, fleets
 from tests.sandbox_cloud.fakes import FakeReplicas
+from tests.waiting import until
 
 Json = dict[str, Any]
 

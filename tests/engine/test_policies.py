@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.engine import EngineError
-from sandbox.project import CHECKOUT, write_private
+from sandbox.files import write_private
+from sandbox.project import CHECKOUT
 from tests.engine.conftest import CANARY, Deployment
 
 PACK = ("--policy-pack", str(CHECKOUT / "policy"))

@@ -19,9 +19,9 @@ import pytest
 from sandbox.engine import EngineError
 from tests.engine.cluster import kubernetes_client
 from tests.engine.conftest import Deployment
-from tests.engine.fleet import until
 from tests.engine.meanwhile import meanwhile
 from tests.engine.traffic import Answer, Callers, now
+from tests.waiting import until
 
 NAME = "vllm-next"
 """Name of the new app: no call changes the name of a living one."""

@@ -19,12 +19,12 @@ import pytest
 from components.ai_deploy.api import AiDeploy
 from components.ai_deploy.client import OvhClient
 from components.ai_deploy.credentials import find_credentials
-from sandbox.smoke import Addresses
+from sandbox.connection import Addresses
 from tests.engine.cluster import kubernetes_client
 from tests.engine.conftest import Deployment
-from tests.engine.fleet import until
 from tests.engine.meanwhile import meanwhile
 from tests.engine.traffic import Answer, Callers
+from tests.waiting import until
 
 # Several updates belong to one fixture, and other tests run at the same time.
 pytestmark = pytest.mark.timeout(900)

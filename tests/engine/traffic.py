@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 
-from tests.engine.fleet import until
 from tests.engine.meanwhile import meanwhile
+from tests.waiting import until
 
 
 def now() -> str:

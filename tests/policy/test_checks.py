@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.bill import bill
-from components.platform_exporter import NAME as EXPORTER
 from components.prices import prices
 from components.settings import KEYS
 from policy import checks, costs, facts
@@ -78,10 +77,6 @@ def test_images_of_workloads_are_pinned_too() -> None:
     assert violation.startswith("ovh-vllm:platformExporterImage = exporter:latest: ")
     (violation,) = said("pinned-images", spoiled(declared("prod"), mocks.DEPLOYMENT, other))
     assert violation.startswith("spec.template.spec.containers.0.image of vllm-exporter = exporter:latest: ")
-
-
-def test_the_exporter_is_known_by_its_name() -> None:
-    assert checks._EXPORTER == EXPORTER
 
 
 @pytest.mark.parametrize("version", [None, "88.x", ">=88"])

@@ -7,25 +7,28 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 
-from loadtest.client import Answer, Client, Endpoint, RefusedError, session
+from loadtest.client import Answer as Answered
+from loadtest.client import Client, Endpoint, RefusedError, session
 from loadtest.load import Recording
 from loadtest.prompts import Prompts
 from loadtest.replicas import Look, Replicas
 from sandbox.console import Console
 from sandbox.drill import DrillError, Plan, Scene, Timeline
+from tests.ai_deploy.servers import Answer, serving
 
 ONE = [Look(0.0, "RUNNING", 1)]
 THREE = [*ONE, Look(2.0, "SCALING", 1), Look(4.0, "SCALING", 2), Look(6.0, "RUNNING", 3)]
 NOW = 40.0
 
 
-def answer(start: float, ttft: float) -> Answer:
-    return Answer(start, 0.0, 10, 20, latency=ttft + 1, ttft=ttft)
+def answer(start: float, ttft: float) -> Answered:
+    return Answered(start, 0.0, 10, 20, latency=ttft + 1, ttft=ttft)
 
 
-def answers(early: float, late: float) -> list[Answer]:
+def answers(early: float, late: float) -> list[Answered]:
     """Many that began when there was one replica, and many that began long after there were three."""
     return [answer(0.01 * number, early) for number in range(100)] + [
         answer(25 + 0.01 * number, late) for number in range(100)
@@ -50,6 +53,35 @@ async def scene(looks: list[Look], recording: Recording, refused: str = "") -> A
         yield Scene(plan, client, recording, Replicas("here", looks), task, Timeline(Console()))
     task.cancel()
     await asyncio.wait([task])
+
+
+def gauges(running: int, waiting: int) -> Answer:
+    lines = [
+        f'# TYPE {name} gauge\n{name}{{engine="0",model_name="tiny"}} {float(value)}\n'
+        for name, value in (("vllm:num_requests_running", running), ("vllm:num_requests_waiting", waiting))
+    ]
+    return Answer(body="".join(lines).encode())
+
+
+async def saturate(said: Answer) -> None:
+    async with scene(ONE, Recording()) as drill, aiohttp.ClientSession() as http:
+        with serving(lambda request: said) as server:
+            await drill.saturates(http, f"{server.url}/metrics")
+
+
+async def test_a_replica_that_is_saturated(capsys: pytest.CaptureFixture[str]) -> None:
+    await saturate(gauges(128, 112))
+    assert "1 replica is saturated: 128 requests running, 112 waiting" in capsys.readouterr().out
+
+
+async def test_a_replica_that_bears_the_load() -> None:
+    with pytest.raises(DrillError, match=r"1 replica saturates: .* 128 requests running, 0 waiting"):
+        await saturate(gauges(128, 0))
+
+
+async def test_metrics_that_cannot_be_read() -> None:
+    with pytest.raises(DrillError, match=r"1 replica saturates: http://.*/metrics: "):
+        await saturate(Answer(404, {"message": "not found"}))
 
 
 async def test_a_scaler_that_does_not_scale() -> None:

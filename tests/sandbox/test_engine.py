@@ -33,7 +33,7 @@ def test_ctrl_c_lets_the_engine_finish_and_then_goes_on(tmp_path: Path) -> None:
     # The engine answers Ctrl-C after more than the 0.25 s that subprocess.run would give it.
     pulumi = stand_in(
         tmp_path / "pulumi",
-        f"trap 'sleep 1; touch {tmp_path}/finished; exit 1' INT; echo ready; while :; do sleep 0.05; done",
+        f"trap 'sleep 0.5; touch {tmp_path}/finished; exit 1' INT; echo ready; while :; do sleep 0.05; done",
     )
     code = (
         # A test run in the background of a shell would hand on that interrupts are ignored.

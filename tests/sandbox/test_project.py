@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from sandbox import project
-from sandbox.project import Folder, ProjectError, sync, write_environment, write_private
+from sandbox.files import write_private
+from sandbox.project import Folder, ProjectError, sync, write_environment
 
 
 @pytest.fixture
@@ -95,14 +96,16 @@ def test_a_stack_file_that_cannot_be_read_is_named(checkout: Path, text: str) ->
         sync(Folder(checkout / ".sandbox"))
 
 
-@pytest.mark.parametrize("known", ["http://127.0.0.1:1", "http://127.0.0.1:2"])
-def test_a_shell_of_an_earlier_sandbox_is_told_what_to_do(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: str
+@pytest.mark.parametrize("known", [None, "http://127.0.0.1:1", "http://127.0.0.1:2"])
+def test_a_shell_of_no_sandbox_or_an_earlier_one_is_told_what_to_do(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: str | None
 ) -> None:
     folder = Folder(checkout / ".sandbox")
     write_private(folder.connection, json.dumps({"api": "http://127.0.0.1:2"}))
     monkeypatch.setattr(sys, "argv", ["sandbox.project", str(folder.root)])
-    monkeypatch.setenv("SANDBOX_API_URL", known)
+    monkeypatch.delenv("SANDBOX_API_URL", raising=False)
+    if known is not None:
+        monkeypatch.setenv("SANDBOX_API_URL", known)
     current = known == "http://127.0.0.1:2"
     assert project.main() == (0 if current else 1)
     assert (f"run `. {folder.environment}`" in capsys.readouterr().err) != current

@@ -12,7 +12,9 @@ import pytest
 from aiohttp import web
 
 from sandbox.clock import Clock
-from sandbox.cloud import Cloud, CloudSettings
+from sandbox.cloud.cloud import Cloud
+from sandbox.cloud.settings import CloudSettings
+from sandbox.servers import listen
 from tests.sandbox_cloud.fakes import (
     CREDENTIALS,
     PROJECT,
@@ -82,14 +84,11 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
         )
         cloud.connect(gateway)
         # Not aiohttp's TestServer: it ends calls whose clients have gone, the local cloud carries them out.
-        runner = web.AppRunner(cloud.application(), access_log=None)
+        runner, url = await listen(cloud.application())
         runners.append(runner)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
         session = aiohttp.ClientSession()
         sessions.append(session)
-        client = Client(session, f"http://127.0.0.1:{runner.addresses[0][1]}")
-        return World(cloud, client, replicas, gateway, clusters)
+        return World(cloud, Client(session, url), replicas, gateway, clusters)
 
     yield make
     for session in sessions:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from autoscaling import arguments
 from autoscaling.cold_start import ColdStart
@@ -30,12 +29,13 @@ from loadtest.client import Client as LoadClient
 from loadtest.client import Endpoint, look, session
 from loadtest.prompts import Prompts
 from sandbox.clock import Clock
-from sandbox.cloud import Cloud, CloudSettings
-from sandbox.cloud.settings import Delays
+from sandbox.cloud.cloud import Cloud
+from sandbox.cloud.settings import CloudSettings, Delays
 from sandbox.inference.gateway import Gateway
 from sandbox.inference.openai import ChatRequest
 from sandbox.inference.replica import ReplicaSettings, VllmReplica
 from sandbox.interfaces import JsonObject
+from sandbox.servers import listen
 from sandbox.tls import Authority
 from tests.sandbox_cloud.fakes import CREDENTIALS, PROJECT, Client, FakeClusters
 
@@ -272,12 +272,10 @@ async def emulate(scene: Scene, folder: Path, clock: Clock, authority: Authority
     )
     gateway = Gateway(cloud.apps, authority, folder, "", scene.fleet.balancing, SEED)
     cloud.connect(gateway)
-    runner = web.AppRunner(cloud.application(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    runner, api_url = await listen(cloud.application())
     try:
         async with aiohttp.ClientSession() as http:
-            api = Client(http, f"http://127.0.0.1:{runner.addresses[0][1]}")
+            api = Client(http, api_url)
             app = await api.project("POST", "/ai/app", _spec(scene))
             while len(cloud.apps.ready_replicas(app["id"])) < scaler.replicas_min:
                 await clock.sleep(_LOOK_SECONDS)

@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from sandbox.clock import Clock
-from sandbox.cloud import Credentials
+from sandbox.cloud.settings import Credentials
 from sandbox.interfaces import ClusterFactory, Infrastructure, JsonObject
 
 PROJECT = "0123456789abcdef0123456789abcdef"

@@ -16,6 +16,7 @@ ANSWERS = [
     pytest.param(429, {"message": "Too many requests"}, {}, id="rate limit"),
     pytest.param(429, {"message": "Too many requests"}, {"Retry-After": "3"}, id="rate limit, when to retry"),
     pytest.param(500, {"class": "Server::InternalServerError", "message": "oops"}, {}, id="server error"),
+    pytest.param(503, "no server is available", {}, id="plain text"),
     pytest.param(502, "<html><h1>Bad Gateway</h1></html>", {"Content-Type": "text/html"}, id="proxy's page"),
     pytest.param(
         400,
@@ -74,13 +75,18 @@ async def bring(world: World, app_id: str, state: str) -> Any:
 async def test_an_answer_arrives_once_as_it_was_asked_for(
     world: World, status: int, body: Any, headers: dict[str, str]
 ) -> None:
-    await ask(world, "POST", "faults", path="/ai/app$", status=status, body=body, headers=headers)
-    async with world.client.session.get(f"{world.client.base}/1.0{PATH}/ai/app") as answer:
+    fault = {"method": "POST", "path": "/ai/app$", "status": status, "body": body, "headers": headers}
+    await world.client.plain("POST", "/sandbox/faults", json=fault)
+    assert await world.client.project("GET", "/ai/app") == []
+    async with world.client.session.post(f"{world.client.base}/1.0{PATH}/ai/app") as answer:
         assert answer.status == status
         assert await (answer.text() if isinstance(body, str) else answer.json()) == body
         assert {name: answer.headers[name] for name in headers} == headers
+        kind = "text/plain" if isinstance(body, str) else "application/json"
+        assert answer.headers["Content-Type"].startswith(headers.get("Content-Type", kind))
         assert ("Retry-After" in answer.headers) == ("Retry-After" in headers)
-    assert await world.client.project("GET", "/ai/app") == []
+    assert await ask(world, "GET", "faults") == []
+    await world.client.project("POST", "/ai/app", app_spec())
 
 
 @pytest.mark.parametrize("state", ["QUEUED", "INITIALIZING", "SCALING", "STOPPING", "DELETING"])
@@ -220,7 +226,7 @@ async def test_a_bad_image_fails_with_the_registrys_words_also_in_the_log(make_w
     app = await world.client.project("POST", "/ai/app", app_spec(image="registry.example/vllm:v9"))
     failed = await world.in_state(app["id"], "FAILED")
     for text in (failed["status"]["info"]["message"], await in_the_end(world, app["id"])):
-        assert "registry.example/vllm:v9" in text
+        assert "registry.example/vllm:v9 cannot be pulled" in text
         assert "pull access denied" in text
 
 

@@ -22,8 +22,9 @@ async def arm(world: World, **fault: Any) -> None:
     assert answer.status == 200, answer
 
 
-async def test_the_time_needs_no_signature_and_details_do(world: World) -> None:
+async def test_time_and_description_need_no_signature_and_details_do(world: World) -> None:
     assert isinstance((await world.client.plain("GET", "/1.0/auth/time")).body, int)
+    assert (await world.client.plain("GET", "/1.0/cloud.json")).status == 200
     answer = await world.client.plain("GET", "/1.0/auth/details")
     assert (answer.status, answer.body["errorCode"]) == (403, "NOT_CREDENTIAL")
     answer = await world.client.call("GET", "/auth/details")
@@ -94,8 +95,9 @@ async def test_what_is_not_modelled_says_so_with_its_path(world: World, method: 
         "class": "Client::NotImplemented",
         "message": f"not implemented in the sandbox: {method} /1.0{PATH}/storage",
     }
-    answer = await world.client.call("GET", f"{PATH}/ai/app?page=2")
-    assert (answer.status, "page" in answer.body["message"]) == (501, True)
+    for path in ("ai/app", "ai/token", "kube", "user"):
+        answer = await world.client.call("GET", f"{PATH}/{path}?page=2")
+        assert (answer.status, "with parameter page" in answer.body["message"]) == (501, True), path
 
 
 async def test_another_project_does_not_exist(world: World) -> None:
@@ -110,18 +112,6 @@ async def test_a_denied_action_is_named(make_world: MakeWorld) -> None:
     assert answer.status == 403
     assert answer.body["details"] == {"unauthorizedActionsByIAM": action}
     assert await world.client.project("GET", "/ai/app") == []
-
-
-async def test_a_fault_answers_instead_of_the_api_once(world: World) -> None:
-    fault = {"method": "POST", "path": "/ai/app$", "status": 429, "body": "slow down"}
-    headers = {"Retry-After": "1"}
-    await world.client.plain("POST", "/sandbox/faults", json=fault | {"headers": headers})
-    assert await world.client.project("GET", "/ai/app") == []
-    async with world.client.session.post(f"{world.client.base}/1.0{PATH}/ai/app") as response:
-        assert (response.status, await response.text()) == (429, "slow down")
-        assert response.headers["Retry-After"] == "1"
-    assert (await world.client.plain("GET", "/sandbox/faults")).body == []
-    await world.client.project("POST", "/ai/app", app_spec())
 
 
 async def test_a_lost_answer_has_acted(world: World) -> None:
@@ -281,7 +271,7 @@ async def test_recorded_calls_hide_secrets_and_logs_have_none(
         assert secret not in caplog.text + str((await world.client.plain("GET", "/sandbox/calls")).body)
 
 
-async def test_the_log_tells_where_the_sandbox_is_broken_without_repeating_what_it_was_given(
+async def test_a_replica_that_breaks_is_the_platforms_error_told_without_what_it_was_about(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = await world.client.project("POST", "/ai/app", app_spec(probe={"path": "/health"}))
@@ -291,7 +281,10 @@ async def test_the_log_tells_where_the_sandbox_is_broken_without_repeating_what_
 
     await until(started, "a replica")
     world.replicas.made[0].broken = True
-    await world.in_state(app["id"], "ERROR")
+    failed = await world.in_state(app["id"], "ERROR")
+    assert failed["status"]["info"]["message"] == "platform error: RuntimeError"
     assert "RuntimeError in" in caplog.text
     assert "fakes.py" in caplog.text
     assert "secret detail" not in caplog.text.replace('raise RuntimeError("secret detail")', "")
+    await world.client.project("DELETE", f"/ai/app/{app['id']}")
+    await world.gone(f"/ai/app/{app['id']}")

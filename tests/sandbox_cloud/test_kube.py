@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.cloud import Delays
+from sandbox.cloud.settings import Delays
 from tests.sandbox_cloud.conftest import MakeWorld, World
 from tests.sandbox_cloud.fakes import until
 
@@ -168,6 +168,24 @@ async def test_a_cluster_deleted_while_it_installs_takes_its_pool_with_it(world:
     await world.client.project("DELETE", path)
     await world.gone(path)
     assert await world.kinds() == []
+
+
+async def test_a_cluster_on_its_way_out_takes_no_nodes_that_nobody_would_remove(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world(delays=Delays(cluster=0, node_pool=0, cluster_deletion=10_000))
+    path = await cluster(world)
+    (pool,) = await world.client.project("GET", f"{path}/nodepool")
+    await world.client.project("DELETE", path)
+    changes = {"desiredNodes": 4, "maxNodes": 4}
+    for method, pools, body in (
+        ("POST", f"{path}/nodepool", POOL | {"name": "late"}),
+        ("PUT", f"{path}/nodepool/{pool['id']}", changes),
+        ("DELETE", f"{path}/nodepool/{pool['id']}", None),
+    ):
+        refusal = await world.client.refused(method, pools, body)
+        assert (refusal.status, "DELETING" in refusal.body["message"]) == (400, True), method
+    assert (await world.client.plain("GET", "/sandbox/bill")).body["perHour"] == 0
 
 
 async def test_a_status_changes_with_the_call_that_causes_it(make_world: MakeWorld) -> None:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
 
+from sandbox.servers import listen
 from tests.sandbox_cloud.conftest import World
 from tests.sandbox_cloud.fakes import PROJECT, Answer, app_spec
 
@@ -19,10 +19,7 @@ Ask = Callable[..., Awaitable[Answer]]
 @pytest.fixture
 async def ask(world: World) -> AsyncIterator[Ask]:
     """Asks the native API of a cloud, with a token if one is given."""
-    runner = web.AppRunner(world.cloud.native_ai(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    runner, base = await listen(world.cloud.native_ai())
 
     async def call(path: str, token: str | None = None, method: str = "GET") -> Answer:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}

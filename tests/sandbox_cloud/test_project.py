@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from components.prices import prices
 from sandbox.cloud import catalogue
-from tests.sandbox_cloud.conftest import World
+from tests.sandbox_cloud.conftest import MakeWorld, World
 from tests.sandbox_cloud.test_kube import cluster
 
 
@@ -23,7 +23,9 @@ async def test_an_unknown_region_has_no_flavors(world: World) -> None:
     assert (await world.client.refused("GET", "/capabilities/kube/flavors?region=GRA")).status == 404
 
 
-async def test_the_ai_service_can_be_authorised(world: World) -> None:
+async def test_the_ai_service_can_be_authorised(make_world: MakeWorld) -> None:
+    world = await make_world(ai_authorized=False)
+    assert await world.client.project("GET", "/ai/authorization") == {"authorized": False}
     assert await world.client.project("POST", "/ai/authorization") is None
     assert await world.client.project("GET", "/ai/authorization") == {"authorized": True}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sandbox.cloud import Delays
+from sandbox.cloud.settings import Delays
 from tests import shared
 from tests.sandbox_cloud.conftest import MakeWorld, World
 from tests.sandbox_cloud.fakes import PROJECT, Answer, until

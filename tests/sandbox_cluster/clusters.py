@@ -49,11 +49,12 @@ class Cloud:
         self, cluster_id: str, name: str, flavor: str, address: str | None, keep_address: bool
     ) -> LoadBalancer:
         self.calls.append("create_load_balancer")
+        address = address or self.address
         if address in self.bound:
             raise ValueError(f"floating IP {address} is bound to another port")
         balancer_id = f"balancer-{len(self.calls)}"
-        self.balancers[balancer_id] = (name, flavor, address or self.address, keep_address)
-        return LoadBalancer(balancer_id, address or self.address)
+        self.balancers[balancer_id] = (name, flavor, address, keep_address)
+        return LoadBalancer(balancer_id, address)
 
     def delete_load_balancer(self, load_balancer_id: str) -> None:
         self.calls.append("delete_load_balancer")
@@ -121,7 +122,7 @@ async def eventually(cluster: KubeCluster, holds: Callable[[], Any], what: str) 
     """Waits until `holds` gives something true, and returns that."""
     async with asyncio.timeout(20):
         while not (result := holds()):
-            seen = cluster.store.version
+            seen = cluster.store.resource_version
             # Not all that is waited for is a write to the store: look again soon in any case.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(cluster.store.written(seen), 0.02)

@@ -14,6 +14,8 @@ import yaml
 
 from sandbox.cluster.cluster import KubeCluster
 from sandbox.cluster.crds import monitoring_crds
+from sandbox.cluster.storage import ObjectStore
+from sandbox.cluster.tables import table
 from sandbox.tls import Authority
 from tests.sandbox_cluster.clusters import client, running, scrape_config, thing
 
@@ -243,6 +245,25 @@ async def test_tables_for_kubectl(api: aiohttp.ClientSession) -> None:
     cells = dict(zip(names, answer["rows"][0]["cells"], strict=True))
     assert cells["Status"] == "Ready"
     assert cells["Version"] == "v1.34.2"
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ({"running": {"startedAt": "2026-01-01T00:00:00Z"}}, "Running"),
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, "CrashLoopBackOff"),
+        ({"terminated": {"reason": "Completed", "exitCode": 0}}, "Completed"),
+    ],
+)
+def test_a_pod_shows_how_often_and_why_its_container_stopped(state: dict[str, Any], status: str) -> None:
+    store = ObjectStore("1.34")
+    store.create(thing("Namespace", "default", None), "test")
+    pod = store.create(thing("Pod", "web", spec={"containers": [{"name": "main", "image": "a"}]}), "test")
+    containers = [{"name": "main", "ready": False, "restartCount": 3, "state": state}]
+    kind = store.kinds.get("Pod")
+    assert kind is not None
+    shown = table(kind, [{**pod, "status": {"phase": "Running", "containerStatuses": containers}}], "1")
+    assert shown["rows"][0]["cells"][:4] == ["web", "0/1", status, "3"]
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,18 @@ REFUSED: list[tuple[str, Object, int, str, str]] = [
         "may not be more than 1048576",
     ),
     ("bad key", thing("ConfigMap", "x", data={"a/b": ""}), 422, "Invalid", "a valid config key"),
+    ("key that leads out", thing("ConfigMap", "x", data={"..": ""}), 422, "Invalid", "must not be '..'"),
+    (
+        "path that leads out",
+        workload(
+            "Deployment",
+            "x",
+            {"volumes": [{"name": "v", "secret": {"items": [{"key": "a", "path": "b/../../c"}]}}]},
+        ),
+        422,
+        "Invalid",
+        "volumes[0].secret.items[0].path: Invalid value: \"b/../../c\": must not contain '..'",
+    ),
     (
         "bad range",
         balancer_service("x", loadBalancerSourceRanges=["1.2.3.4/40"]),
@@ -391,6 +403,11 @@ def test_apply_without_force_does_not_take_what_another_set(store: ObjectStore) 
     taken = store.apply(thing("ConfigMap", "x", data={"a": "2"}), "two")
     owners = [entry["manager"] for entry in taken["metadata"]["managedFields"]]
     assert owners == ["two"]
+
+
+def test_a_volume_without_a_source_is_an_empty_folder(store: ObjectStore) -> None:
+    stored = store.create(workload("Deployment", "x", {"volumes": [{"name": "v"}]}), "test")
+    assert stored["spec"]["template"]["spec"]["volumes"] == [{"name": "v", "emptyDir": {}}]
 
 
 def test_secret_text_becomes_data(store: ObjectStore) -> None:

@@ -53,7 +53,7 @@ PROGRAM: dict[str, Any] = {
         "persistence": {"enabled": True, "type": "pvc", "storageClassName": "csi-cinder-high-speed"},
         "service": {
             "type": "LoadBalancer",
-            "port": 443.0,  # numbers arrive from the engine as floats
+            "port": 443,
             "loadBalancerIP": "127.70.1.2",
             "loadBalancerSourceRanges": ["1.2.3.4/32"],
             "annotations": {"loadbalancer.ovhcloud.com/flavor": "small"},

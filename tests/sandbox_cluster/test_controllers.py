@@ -9,6 +9,7 @@ import ipaddress
 import random
 import ssl
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,14 @@ import pytest
 import yaml
 
 from sandbox.cluster.cluster import ClusterSettings, KubeCluster
-from sandbox.cluster.controllers.load_balancers import ADDRESS, FINALIZER, FLAVOR, KEEP_ADDRESS
-from sandbox.cluster.mirror import HIDDEN
+from sandbox.cluster.controllers.load_balancers import (
+    ADDRESS,
+    FINALIZER,
+    FLAVOR,
+    KEEP_ADDRESS,
+    LoadBalancers,
+)
+from sandbox.cluster.mirror import HIDDEN, Mirror
 from sandbox.cluster.storage import ObjectStore, owner_reference
 from sandbox.tls import Authority
 from tests.sandbox_cluster.clusters import (
@@ -119,6 +126,29 @@ async def test_another_flavor_makes_another_load_balancer_on_the_kept_address(tm
         await until(cluster, "Service", "web", has_address)
         (made,) = cloud.balancers.values()
         assert made[1:3] == ("large", "127.94.7.7")
+
+
+@dataclass
+class Ticking:
+    """A clock on which a second passes with each look."""
+
+    seconds: float = 0
+    speed: float = 1
+
+    def monotonic(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
+async def test_an_address_that_gets_due_during_a_pass_is_published_by_the_next() -> None:
+    store = ObjectStore("1.34")
+    store.create(thing("Namespace", "default", None), "test")
+    store.create(balancer_service("web"), "test")
+    clock: Any = Ticking()
+    balancers = LoadBalancers("c0ffee", Cloud(), clock, delay=2.5, retry=1)
+    while await balancers.reconcile(store) is not None:
+        assert clock.seconds < 100
+    assert has_address(store.list("Service")[0])
 
 
 async def test_a_claim_becomes_a_volume_that_goes_with_it(tmp_path: Path) -> None:
@@ -350,8 +380,9 @@ async def test_a_foreground_deletion_waits_for_dependents(tmp_path: Path) -> Non
 
 
 async def test_a_controller_that_raises_is_called_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sandbox.cluster.cluster._AFTER_FAILURE", 0.05)
     calls: list[int] = []
 
     class Flaky:
@@ -368,6 +399,30 @@ async def test_a_controller_that_raises_is_called_again(
         await eventually(cluster, lambda: len(calls) > 2, "it is called again, and again in time")
     assert calls[-1] == -1
     assert "Flaky failed" in caplog.text
+
+
+async def test_a_controller_that_does_not_end_well_keeps_no_other_from_ending(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+
+    class Named:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def reconcile(self, store: ObjectStore) -> float | None:
+            return None
+
+        async def stop(self) -> None:
+            if self.name == "bad":
+                raise OSError("no space left on device")
+            ended.append(self.name)
+
+    settings = ClusterSettings(controllers=lambda cluster: [Named("bad"), Named("good")])
+    async with running(tmp_path, settings=settings):
+        pass
+    assert ended == ["good"]
+    assert "Named did not end well" in caplog.text
 
 
 def everything(directory: Path) -> str:
@@ -394,6 +449,17 @@ async def test_files_show_objects_but_no_secret(tmp_path: Path) -> None:
         cluster.store.delete("Secret", "default", "login")
         await eventually(cluster, lambda: not path.exists(), "the file goes with the object")
     assert not objects.exists()
+
+
+async def test_files_that_cannot_be_written_do_not_keep_the_cluster_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("no folder")
+    store = ObjectStore("1.34")
+    store.create(thing("Namespace", "default", None), "test")
+    mirror = Mirror(tmp_path / "objects")
+    with pytest.raises(OSError, match="objects"):
+        await mirror.reconcile(store)
+    (tmp_path / "objects").unlink()
+    await mirror.stop()
 
 
 def loopback() -> str:
@@ -428,6 +494,8 @@ async def test_a_page_says_what_grafana_would_show(tmp_path: Path) -> None:
         data = {"tls.crt": pair.certificate, "tls.key": pair.key}
         encoded = {key: base64.b64encode(item).decode() for key, item in data.items()}
         cluster.store.create(dashboard("vllm", "vllm-uid", "vLLM <live>"), "test")
+        labels = {"labels": {"grafana_dashboard": "1"}}
+        cluster.store.create(thing("ConfigMap", "list", metadata=labels, data={"list.json": "[]"}), "test")
         cluster.store.create(balancer_service("monitoring-grafana", ports=[{"port": port}]), "test")
         await until(cluster, "Service", "monitoring-grafana", has_address)
         cluster.store.create(thing("Secret", "grafana-tls", type="kubernetes.io/tls", data=encoded), "test")
@@ -443,6 +511,7 @@ async def test_a_page_says_what_grafana_would_show(tmp_path: Path) -> None:
         assert "Grafana does not run here" in text
         assert "vLLM &lt;live&gt;" in text
         assert "vllm-uid" in text
+        assert "default/list/list.json is no dashboard" in text
         assert "http://127.0.0.1:9090" in text
         cluster.store.delete("Service", "default", "monitoring-grafana")
         await gone(cluster, "Service", "monitoring-grafana")

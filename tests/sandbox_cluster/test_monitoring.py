@@ -7,7 +7,6 @@ import base64
 import contextlib
 import os
 import signal
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from sandbox.clock import Clock
 from sandbox.cluster.chart import render
 from sandbox.cluster.monitoring import Binaries, Monitoring
 from sandbox.cluster.storage import ObjectStore
+from sandbox.servers import listen
 from sandbox.tls import Authority, server_context
 from sandbox.toolchain.chain import installed
 from sandbox.toolchain.progress import UnavailableError
@@ -38,13 +38,17 @@ VALUES: dict[str, Any] = {
     "nodeExporter": {"enabled": False},
     "kubeStateMetrics": {"enabled": False},
     "kubernetesServiceMonitors": {"enabled": False},
-    "alertmanager": {"config": {"route": {"group_wait": "1s"}}},
+    "alertmanager": {"config": {"route": {"group_wait": "100ms"}}},
     "prometheus": {
         "prometheusSpec": {
-            "scrapeInterval": "1s",
-            "evaluationInterval": "1s",
-            # Alerts are lost until the Alertmanager is discovered (5 s); the next try is a minute later.
-            "additionalArgs": [{"name": "rules.alert.resend-delay", "value": "1s"}],
+            "scrapeInterval": "500ms",
+            "evaluationInterval": "500ms",
+            "additionalArgs": [
+                # Alerts are lost until the Alertmanager is discovered (5 s); the next try is a minute later.
+                {"name": "rules.alert.resend-delay", "value": "500ms"},
+                # Else new targets wait up to 5 s here, after as long in the discovery, which cannot be set.
+                {"name": "scrape.discovery-reload-interval", "value": "100ms"},
+            ],
             "scrapeConfigSelectorNilUsesHelmValues": False,
             "ruleSelectorNilUsesHelmValues": False,
         }
@@ -141,7 +145,7 @@ async def drive(store: ObjectStore, monitoring: Monitoring, clock: Clock) -> Non
         wait = await monitoring.reconcile(store)
         # Not wait_for, which before Python 3.12 may lose a cancellation that meets a change.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if wait is None else wait / clock.speed):
+            async with clock.timeout(wait):
                 await store.changed(seen)
 
 
@@ -226,11 +230,9 @@ async def target(authority: Authority, directory: Path, *tokens: str) -> AsyncIt
     served = Target(set(tokens))
     application = web.Application()
     application.router.add_get("/metrics", served.metrics)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    context: ssl.SSLContext = server_context(authority.server(["127.0.0.1"]), directory)
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    served.address = f"127.0.0.1:{runner.addresses[0][1]}"
+    context = server_context(authority.server(["127.0.0.1"]), directory)
+    runner, url = await listen(application, context)
+    served.address = url.removeprefix("https://")
     try:
         yield served
     finally:
@@ -267,6 +269,7 @@ async def test_a_target_is_scraped_with_the_token_of_a_secret_which_then_changes
         assert asyncio.get_running_loop().time() - changed_at >= 60 / 100  # not before the kubelet's delay
         assert await until(lambda: cluster.query('up{job="vllm-ministral"} == 1'))
     assert cluster.pid() == 0
+    assert cluster.monitoring.prometheus_url is None  # else somebody would ask what has ended
 
 
 async def test_the_watchdog_reaches_the_alertmanager_and_both_watch_themselves(
@@ -306,8 +309,8 @@ HOOK = {
         "route": {
             "receiver": "hook",
             "group_by": ["alertname"],
-            "group_wait": "1s",
-            "group_interval": "1s",
+            "group_wait": "100ms",
+            "group_interval": "100ms",
             "routes": [{"receiver": "null", "matchers": ['alertname = "Watchdog"']}],
         },
         "receivers": [
@@ -340,11 +343,9 @@ async def receiver() -> AsyncIterator[tuple[str, list[tuple[str, str, str]]]]:
 
     application = web.Application()
     application.router.add_post("/{path}", take)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    runner, url = await listen(application)
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}", got
+        yield url, got
     finally:
         await runner.cleanup()
 
@@ -366,14 +367,14 @@ async def test_notifications_go_to_the_address_in_a_mounted_secret_which_then_ch
         await until(lambda: cluster.query('up{job="vllm"} == 1'))
         served.accepted.clear()
         await until(lambda: ("/first", "Down", "firing") in got)
-        served.accepted.add("")
-        await until(lambda: ("/first", "Down", "resolved") in got)
 
         old = cluster.store.get("Secret", "monitoring", "hook")
         assert old is not None
         cluster.store.update({**old, "data": hook(f"{url}/second")["data"]}, "test")
-        served.accepted.clear()
-        await until(lambda: ("/second", "Down", "firing") in got)
+        (mounted,) = cluster.directory.glob("alertmanager-*/current/secrets/hook/url")
+        await until(lambda: mounted.read_text().endswith("/second"))
+        served.accepted.add("")
+        await until(lambda: ("/second", "Down", "resolved") in got)
     assert {name for _, name, _ in got} == {"Down"}
 
 

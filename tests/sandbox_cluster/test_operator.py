@@ -12,15 +12,15 @@ import pytest
 import yaml
 
 from sandbox.cluster.chart import render
+from sandbox.cluster.discovery import Pod
+from sandbox.cluster.mounts import redacted, secret_data
 from sandbox.cluster.operator import (
     Configuration,
     OperatorError,
-    Pod,
     Rejected,
     alertmanager_files,
     prometheus_arguments,
     prometheus_config,
-    secret_data,
 )
 from tests import shared
 
@@ -372,6 +372,45 @@ def test_only_service_monitors_whose_targets_run_get_a_job() -> None:
     assert labels["__meta_kubernetes_service_name"] == "monitoring-alertmanager"
     assert {"target_label": "endpoint", "replacement": "http-web"} in job["relabel_configs"]
     assert job["metrics_path"] == "/metrics"
+
+
+def test_a_service_without_a_selector_has_no_pods() -> None:
+    monitor = {
+        "kind": "ServiceMonitor",
+        "metadata": {"name": "all", "namespace": "monitoring"},
+        "spec": {"selector": {}, "endpoints": [{"port": "http"}]},
+    }
+    resource = prometheus(serviceMonitorSelector={}, serviceMonitorNamespaceSelector={})
+    ports = [{"name": "http", "port": 80, "targetPort": "http"}]
+    for selector, made in (({}, []), ({"app": "exporter"}, ["serviceMonitor/monitoring/all/0"])):
+        service = exporter_service(ports=ports, selector=selector)
+        assert jobs(configuration(resource, monitor, service, pods=(EXPORTER,))) == made
+
+
+def test_a_selector_that_cannot_be_read_spoils_its_own_object_only() -> None:
+    wrong = {"matchExpressions": [{"key": "app", "operator": "in", "values": ["a"]}]}
+    monitor = {
+        "kind": "ServiceMonitor",
+        "metadata": {"name": "bad", "namespace": "monitoring"},
+        "spec": {"selector": wrong, "endpoints": [{"port": "http"}]},
+    }
+    resource = prometheus(serviceMonitorSelector={})
+    made = configuration(resource, monitor, scrape_config("good"), exporter_service())
+    assert jobs(made) == ["scrapeConfig/monitoring/good"]
+    assert '"in" is not a valid label selector operator' in made.rejected[0].message
+    with pytest.raises(OperatorError, match=r'ruleSelector .*: "in" is not a valid label selector operator'):
+        configuration(prometheus(ruleSelector=wrong), {**monitor, "kind": "PrometheusRule"})
+
+
+def test_the_text_form_of_a_configuration_shows_no_token() -> None:
+    made = configuration(prometheus(), scrape_config(authorization=BEARER), secret(token="hunter2"))
+    assert "hunter2" in str(made.document)
+    assert "hunter2" not in repr(made)
+
+
+def test_messages_of_programs_do_not_show_secrets() -> None:
+    shown = redacted("bad token hunter2-and-more of hunter2", [b"hunter2", b"hunter2-and-more\n", b"of"])
+    assert shown == "bad token <secret> of <secret>"
 
 
 def test_objects_that_prometheus_refuses_can_be_left_out_afterwards() -> None:

@@ -23,6 +23,7 @@ from sandbox.cluster.cluster import ClusterSettings, KubeCluster
 from sandbox.cluster.controllers.workloads import is_ready
 from sandbox.cluster.monitoring import Binaries, Monitoring
 from sandbox.cluster.programs import Program, Programs
+from sandbox.servers import listen
 from sandbox.tls import Authority, server_context
 from sandbox.toolchain.chain import installed
 from sandbox.toolchain.progress import UnavailableError
@@ -133,11 +134,9 @@ async def api(authority: Authority, directory: Path, token: str) -> AsyncIterato
     served = Api(token)
     application = web.Application()
     application.router.add_get("/v1/app/1", served.app)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
     context = server_context(authority.server(["127.0.0.1"]), directory)
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    served.url = f"https://127.0.0.1:{runner.addresses[0][1]}/v1/app/1"
+    runner, url = await listen(application, context)
+    served.url = f"{url}/v1/app/1"
     try:
         yield served
     finally:
@@ -413,12 +412,11 @@ async def test_prometheus_reaches_it_by_the_name_of_its_service_while_it_runs(
         nobody = {"selector": {"app": "nobody"}, "ports": [{"port": 80}]}
         world.deploy(thing("Service", "empty", "monitoring", spec=nobody))
 
-        await test_monitoring.until(lambda: world.query('up{job="named"} == 0'))  # nothing runs yet
         world.deploy()
         (sample,) = await test_monitoring.until(lambda: world.query("ai_deploy_app_available_replicas"))
         assert sample["value"][1] == "3"
         labels = sample["metric"]
         assert (labels["instance"], labels["job"]) == ("exporter.monitoring:80", "named")
-        assert await world.query('up{job="nobody"} == 0')
+        await test_monitoring.until(lambda: world.query('up{job="nobody"} == 0'))
         world.cluster.store.delete("Deployment", "monitoring", "exporter")
         await test_monitoring.until(lambda: world.query('up{job="named"} == 0'))

@@ -176,6 +176,22 @@ async def test_a_body_that_is_not_declared_as_json_is_refused(tmp_path: Path) ->
         assert "Unsupported Media Type" in await response.text()
 
 
+@pytest.mark.parametrize("data", [b"\xff", b"[" * 100_000])
+async def test_a_body_that_no_parser_gets_through_is_the_clients_mistake(tmp_path: Path, data: bytes) -> None:
+    async with deployed(tmp_path) as app:
+        headers = app.headers() | {"Content-Type": "application/json"}
+        url = f"{app.url}/v1/completions"
+        async with app.client.post(url, data=data, headers=headers) as response:
+            assert response.status == 400
+            assert (await response.json())["error"]["message"] == "There was an error parsing the body"
+
+
+async def test_half_a_character_is_no_reason_to_fail(tmp_path: Path) -> None:
+    async with deployed(tmp_path) as app:
+        status, _ = await app.post("/v1/completions", {"prompt": "\ud800", "max_tokens": 1})
+    assert status == 200
+
+
 async def test_every_served_name_is_accepted_and_the_first_one_answers(tmp_path: Path) -> None:
     spec: JsonObject = {
         "command": ["bash", "-c", 'vllm serve tiny --served-model-name "tiny@$HOSTNAME" chat'],

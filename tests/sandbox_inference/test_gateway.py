@@ -41,11 +41,6 @@ async def test_only_the_authority_of_the_sandbox_makes_the_address_trusted(tmp_p
                 await strange.get(f"{app.url}/v1/models", headers=headers)
 
 
-async def test_no_key_is_left_on_disk(tmp_path: Path) -> None:
-    async with deployed(tmp_path / "scratch"):
-        assert list((tmp_path / "scratch").iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "headers",
     [{}, {"Authorization": "Bearer other"}, {"Authorization": "Basic token-of-the-app"}],

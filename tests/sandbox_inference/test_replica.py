@@ -140,11 +140,8 @@ async def test_a_process_that_cannot_start_says_why_and_never_listens(
     replica.start()  # the process has ended: the platform may start it again
 
 
-@pytest.mark.parametrize("port", [None, 8080])
-async def test_a_server_on_another_port_than_the_app_s_is_not_reached(
-    make: MakeReplica, port: int | None
-) -> None:
-    replica, log = make({**TINY_SPEC, "defaultHttpPort": port})
+async def test_a_server_on_another_port_than_the_app_s_is_not_reached(make: MakeReplica) -> None:
+    replica, log = make({**TINY_SPEC, "defaultHttpPort": 8080})
     replica.start()
     await wait_until(lambda: any("startup complete" in entry for entry in log))
     assert replica.probe("/health") == 0

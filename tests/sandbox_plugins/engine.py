@@ -15,7 +15,7 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc, status_pb2
 
-from sandbox.plugins.framework import Object, Secret, from_struct, to_struct
+from sandbox.plugins.values import Object, Secret, from_struct, reveal_object, to_struct
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FIXTURES = CHECKOUT / "tests" / "fixtures"
@@ -23,7 +23,7 @@ _SECRET = "4dabf18193072939515e22adb298388d"
 
 
 class Engine:
-    """A running plugin process."""
+    """A running plugin process that does not accept secrets: state is sent without their wrappers."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.process = process
@@ -55,7 +55,7 @@ class Engine:
             provider_pb2.DiffRequest(
                 urn=self.urn(type, name),
                 id=id,
-                olds=to_struct(_unwrapped(old)),
+                olds=to_struct(reveal_object(old)),
                 news=to_struct(news),
                 ignoreChanges=list(ignore),
             )
@@ -80,7 +80,7 @@ class Engine:
                 urn=self.urn(type, name),
                 id=id,
                 inputs=to_struct(inputs),
-                properties=to_struct(_unwrapped(outputs)),
+                properties=to_struct(reveal_object(outputs)),
             )
         )
         return response.id, from_struct(response.inputs), from_struct(response.properties)
@@ -93,7 +93,7 @@ class Engine:
             provider_pb2.UpdateRequest(
                 urn=self.urn(type, name),
                 id=id,
-                olds=to_struct(_unwrapped(old)),
+                olds=to_struct(reveal_object(old)),
                 news=to_struct(news),
                 preview=preview,
             )
@@ -103,7 +103,7 @@ class Engine:
     def delete(self, type: str, name: str, id: str, outputs: Object) -> None:
         self.stub.Delete(
             provider_pb2.DeleteRequest(
-                urn=self.urn(type, name), id=id, properties=to_struct(_unwrapped(outputs))
+                urn=self.urn(type, name), id=id, properties=to_struct(reveal_object(outputs))
             )
         )
 
@@ -113,17 +113,6 @@ class Engine:
 
     def cancel(self) -> None:
         self.stub.Cancel(empty_pb2.Empty())
-
-
-def _unwrapped(value: Any) -> Any:
-    """Without secrets' wrappers, as an engine sends to a plugin that does not accept them."""
-    if isinstance(value, Secret):
-        return _unwrapped(value.value)
-    if isinstance(value, dict):
-        return {key: _unwrapped(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_unwrapped(item) for item in value]
-    return value
 
 
 @contextmanager

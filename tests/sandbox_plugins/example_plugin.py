@@ -12,15 +12,15 @@ from sandbox.plugins.framework import (
     Diff,
     DiffRequest,
     InitFailed,
-    Object,
     Plugin,
     PluginError,
     PropertyChange,
     ReadRequest,
     ReadResult,
     UpdateRequest,
-    serve,
 )
+from sandbox.plugins.serving import serve
+from sandbox.plugins.values import Object
 
 
 class Example(Plugin):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
-from sandbox.plugins.framework import Object, from_struct, to_struct
+from sandbox.plugins.values import Object, from_struct, to_struct
+from tests.sandbox_plugins.engine import partial_state
 
 POLL_SECONDS = 0.02
 
@@ -161,13 +162,10 @@ def urn(token: str, name: str) -> str:
 
 
 def _failure(error: grpc.aio.AioRpcError, token: str, name: str, inputs: Object) -> Failure:
-    metadata: Mapping[str, Any] = dict(error.trailing_metadata() or ())
-    packed = metadata.get("grpc-status-details-bin")
-    if packed is None:
+    if "grpc-status-details-bin" not in dict(error.trailing_metadata() or ()):
         return Failure(error, None)
-    detail = provider_pb2.ErrorResourceInitFailed()
-    status_pb2.Status.FromString(packed).details[0].Unpack(detail)
-    return Failure(error, State(token, name, detail.id, inputs, from_struct(detail.properties)))
+    id, outputs, _ = partial_state(error)
+    return Failure(error, State(token, name, id, inputs, outputs))
 
 
 @asynccontextmanager

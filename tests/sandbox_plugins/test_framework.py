@@ -14,7 +14,7 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import plugin_pb2, provider_pb2
 
-from sandbox.plugins.framework import UNKNOWN, Object, Secret, from_struct, has_secret, has_unknown, reveal
+from sandbox.plugins.values import UNKNOWN, Object, Secret, from_struct, has_secret, has_unknown, reveal
 from tests.sandbox_plugins.engine import CHECKOUT, Engine, partial_state, plugin
 
 MODULE = "tests.sandbox_plugins.example_plugin"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from sandbox.clock import Clock
 from sandbox.cluster.cluster import ClusterSettings, KubeCluster
 from sandbox.cluster.crds import monitoring_crds
 from sandbox.cluster.errors import ApiError
-from sandbox.interfaces import LoadBalancer
-from sandbox.plugins.framework import Object, Secret, reveal_object, to_struct
-from sandbox.plugins.kubernetes import helm
+from sandbox.plugins.kubernetes.records import decode, encode
+from sandbox.plugins.values import Object, Secret, reveal_object, to_struct
 from sandbox.tls import Authority
+from tests.sandbox_cluster.clusters import Cloud, running
 from tests.sandbox_plugins.engine import recorded_state
 from tests.sandbox_plugins.kubernetes_process import CheckFailed, Engine, Failure, State, engine
 
@@ -36,53 +36,18 @@ SCRAPE_CONFIG = "kubernetes:monitoring.coreos.com/v1alpha1:ScrapeConfig"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
 
-@dataclass
-class Cloud:
-    """Infrastructure that always works, unless it is told to have no addresses."""
-
-    addresses: bool = True
-
-    def create_volume(self, cluster_id: str, name: str, size_gib: int, volume_type: str) -> str:
-        return f"volume-{name}"
-
-    def delete_volume(self, volume_id: str) -> None:
-        return
-
-    def create_load_balancer(
-        self, cluster_id: str, name: str, flavor: str, address: str | None, keep_address: bool
-    ) -> LoadBalancer:
-        if not self.addresses:
-            raise ValueError("no floating IP is left")
-        return LoadBalancer(f"lb-{name}", address or "127.88.77.66")
-
-    def delete_load_balancer(self, load_balancer_id: str) -> None:
-        return
-
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture
 def cloud() -> Cloud:
-    return Cloud()
+    return Cloud(address="127.88.77.66")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def cluster(tmp_path: Path, cloud: Cloud) -> AsyncIterator[KubeCluster]:
-    cluster = KubeCluster(
-        "cluster-id",
-        "monitoring",
-        "1.34.2-1",
-        tmp_path,
-        clock=Clock(speed=1000),
-        infrastructure=cloud,
-        authority=Authority("kubernetes"),
-        settings=ClusterSettings(),
-    )
-    await cluster.start()
-    cluster.set_nodes("monitoring", "b2-15", 1)
-    yield cluster
-    await cluster.stop()
+    async with running(tmp_path, cloud) as cluster:
+        yield cluster
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -387,7 +352,7 @@ async def test_a_load_balancer_without_address_is_kept_and_comes_up_later(
         "metadata": {"name": "web", "namespace": "default"},
         "spec": {"type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"app": "web"}},
     }
-    cloud.addresses = False
+    cloud.bound.add(cloud.address)
     with pytest.raises(Failure, match=r"failed to fully initialize.*IP address") as failure:
         await plugin.create(SERVICE, "web", service, seconds=0.5)
     state = failure.value.state
@@ -395,13 +360,13 @@ async def test_a_load_balancer_without_address_is_kept_and_comes_up_later(
     assert state.id == "default/web"
     with pytest.raises(Failure, match="failed to initialize"):
         await plugin.refresh(state)
-    cloud.addresses = True
+    cloud.bound.clear()
     updated = await plugin.update(state, service)
     assert "127.88.77.66" in str(updated.outputs["status"])
 
 
 async def test_an_interrupted_wait_keeps_the_object_in_state(cloud: Cloud, cluster: KubeCluster) -> None:
-    cloud.addresses = False
+    cloud.bound.add(cloud.address)
     service: Any = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -420,7 +385,7 @@ async def test_an_interrupted_wait_keeps_the_object_in_state(cloud: Cloud, clust
 
 
 async def test_skip_await_does_not_wait(cloud: Cloud, plugin: Engine) -> None:
-    cloud.addresses = False
+    cloud.bound.add(cloud.address)
     service: Any = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -643,7 +608,7 @@ def records(cluster: KubeCluster) -> list[dict[str, Any]]:
 async def test_a_release_that_does_not_come_up_is_kept_and_upgraded_by_the_next_update(
     cloud: Cloud, cluster: KubeCluster, plugin: Engine
 ) -> None:
-    cloud.addresses = False
+    cloud.bound.add(cloud.address)
     await make_namespace(plugin)
     await up(plugin, SECRET, "grafana-admin")
     with pytest.raises(
@@ -655,7 +620,7 @@ async def test_a_release_that_does_not_come_up_is_kept_and_upgraded_by_the_next_
     assert state.id == "monitoring/monitoring"
     assert state.outputs["status"]["status"] == "failed"  # type: ignore[index,call-overload]
     assert records(cluster)[0]["metadata"]["labels"]["status"] == "failed"
-    cloud.addresses = True
+    cloud.bound.clear()
     updated = await plugin.update(state, release_inputs())
     assert updated.outputs["status"] == recorded(RELEASE, "monitoring")["outputs"]["status"] | {"revision": 2}
 
@@ -663,7 +628,7 @@ async def test_a_release_that_does_not_come_up_is_kept_and_upgraded_by_the_next_
 async def test_an_atomic_release_that_does_not_come_up_is_removed(
     cloud: Cloud, cluster: KubeCluster, plugin: Engine
 ) -> None:
-    cloud.addresses = False
+    cloud.bound.add(cloud.address)
     await make_namespace(plugin)
     with pytest.raises(Failure, match="uninstalled due to atomic being set") as failure:
         await plugin.create(RELEASE, "monitoring", release_inputs(timeout=1, atomic=True))
@@ -678,8 +643,8 @@ async def test_a_release_whose_engine_died_on_the_way_blocks_its_name(
     """What a killed `up` leaves is a pending release: Helm refuses until it is removed by hand."""
     await make_namespace(plugin)
     state = await plugin.create(RELEASE, "monitoring", release_inputs(skipAwait=True))
-    pending = replace(helm.decode(records(cluster)[0]), status="pending-install")
-    cluster.store.apply(helm.encode(pending), "Helm")
+    pending = replace(decode(records(cluster)[0]), status="pending-install")
+    cluster.store.apply(encode(pending), "Helm")
     with pytest.raises(Failure, match="cannot re-use a name that is still in use"):
         await plugin.create(RELEASE, "monitoring", release_inputs())
     with pytest.raises(Failure, match=r"another operation .* is in progress"):

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.plugins.framework import UNKNOWN, PluginError, Secret
+from sandbox.plugins.framework import PluginError
 from sandbox.plugins.kubernetes import changes, kubeconfig, objects, readiness
 from sandbox.plugins.kubernetes.objects import Kind
+from sandbox.plugins.values import UNKNOWN, Secret
 from sandbox.tls import Authority
 
 SECRET: dict[str, Any] = {
@@ -73,6 +74,8 @@ def test_messages_do_not_show_the_data_of_a_secret() -> None:
     text = 'Secret "vllm-auth-token" is invalid: data[token]: Invalid value: "YWJjZGVm"'
     assert "YWJj" not in objects.masked(text, SECRET | {"data": {"token": "YWJjZGVm"}})
     assert "vllm-auth-token" in objects.masked(text, dict(SECRET))
+    both = SECRET | {"data": {"a": "YWJjZGVm", "b": "YWJjZGVmLWFuZC1tb3Jl"}}
+    assert objects.masked("it is YWJjZGVmLWFuZC1tb3Jl", both) == "it is [secret]"
 
 
 def test_live_state_is_compared_only_where_inputs_speak() -> None:
@@ -215,6 +218,14 @@ def test_a_kubeconfig_gives_a_client_certificate_without_a_file() -> None:
     assert access.namespace == "apps"
     assert access.ssl_context().verify_mode is ssl.CERT_REQUIRED
     assert "PRIVATE" not in repr(access)
+
+
+def test_an_authority_that_is_no_certificate_is_an_error_of_the_kubeconfig() -> None:
+    pair = Authority().client("admin", "system:masters")
+    access = kubeconfig.Access("https://127.0.0.1:1", "default", b"s3cr3t", pair.certificate, pair.key)
+    with pytest.raises(kubeconfig.KubeconfigError, match="certificate-authority") as error:
+        access.ssl_context()
+    assert "s3cr3t" not in str(error.value)
 
 
 def test_a_real_cluster_is_never_talked_to() -> None:

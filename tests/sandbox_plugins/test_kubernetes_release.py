@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.plugins.framework import UNKNOWN, Secret, reveal_object
-from sandbox.plugins.kubernetes import changes, chart, helm, release
-from sandbox.plugins.kubernetes.helm import Record
+from sandbox.plugins.kubernetes import changes, chart, helm, records, release
+from sandbox.plugins.kubernetes.records import Record
+from sandbox.plugins.values import UNKNOWN, Secret, reveal_object
 
 RECORDED = json.loads((Path(__file__).parents[1] / "fixtures/pulumi-kubernetes-state.json").read_text())
 REPOSITORY = "https://prometheus-community.github.io/helm-charts"
@@ -30,7 +30,7 @@ def program_inputs() -> dict[str, Any]:
     return {key: inputs[key] for key in ("chart", "name", "namespace", "values", "version")}
 
 
-def record(inputs: dict[str, Any], status: str = helm.DEPLOYED) -> Record:
+def record(inputs: dict[str, Any], status: str = records.DEPLOYED) -> Record:
     rendered = chart.render(inputs["values"], inputs["name"], inputs["namespace"])
     return Record(
         name=inputs["name"],
@@ -67,7 +67,7 @@ def test_state_has_the_recorded_keys_values_and_secrets() -> None:
 
 def test_resource_names_are_as_many_as_recorded() -> None:
     """The recording kept the length only. Neither hooks nor CRDs are among the names."""
-    names = helm.resource_names(record(complete()).manifest)
+    names = records.resource_names(record(complete()).manifest)
     recorded = recorded_release()["outputs"]["resourceNames"]
     assert recorded == f"<{len(json.dumps(names))} characters>"
     assert names["PersistentVolumeClaim/v1"] == ["monitoring/monitoring-grafana"]
@@ -164,8 +164,8 @@ def test_the_modelled_chart_is_found_in_both_its_places(name: str, repository: s
 
 
 def test_a_record_is_coded_as_helm_codes_it() -> None:
-    kept = record(complete(), status=helm.FAILED)
-    secret = helm.encode(kept)
+    kept = record(complete(), status=records.FAILED)
+    secret = records.encode(kept)
     assert secret["metadata"]["name"] == "sh.helm.release.v1.monitoring.v1"
     assert secret["metadata"]["labels"] == {
         "name": "monitoring",
@@ -175,7 +175,12 @@ def test_a_record_is_coded_as_helm_codes_it() -> None:
     }
     stored = json.loads(gzip.decompress(base64.b64decode(base64.b64decode(secret["data"]["release"]))))
     assert stored["chart"]["metadata"]["appVersion"] == "v0.93.1"
-    assert helm.decode(secret) == kept
+    assert records.decode(secret) == kept
+
+
+def test_the_text_forms_of_a_release_show_no_values() -> None:
+    inputs = complete(values={"grafana": {"adminPassword": "hunter2"}})
+    assert "hunter2" not in f"{release.order(inputs)!r} {record(inputs)!r}"
 
 
 def test_an_uninstall_removes_custom_objects_last() -> None:

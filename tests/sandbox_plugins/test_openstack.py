@@ -9,8 +9,9 @@ import grpc
 import pytest
 from pulumi.runtime.proto import provider_pb2
 
-from sandbox.plugins.framework import Object, PluginError, Secret, from_struct, to_struct
+from sandbox.plugins.framework import PluginError
 from sandbox.plugins.openstack import NetworkClient
+from sandbox.plugins.values import Object, Secret, from_struct, to_struct
 from tests.sandbox_plugins.engine import FIXTURES, Engine, plugin, recorded_state
 from tests.sandbox_plugins.recorded import Call, Recording, recording
 

@@ -13,9 +13,10 @@ import grpc
 import pytest
 from pulumi.runtime.proto import provider_pb2
 
-from sandbox.plugins.framework import UNKNOWN, Object, PluginError, Secret
+from sandbox.plugins.framework import PluginError
 from sandbox.plugins.ovh.client import ApiError, credentials
 from sandbox.plugins.ovh.kube import require_next_minor
+from sandbox.plugins.values import UNKNOWN, Object, Secret
 from tests.sandbox_plugins.engine import FIXTURES, Engine, partial_state, plugin, recorded_state
 from tests.sandbox_plugins.recorded import Call, Recording, recording
 

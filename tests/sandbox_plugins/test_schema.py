@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.plugins.framework import UNKNOWN, Object, Secret
 from sandbox.plugins.schema import (
     Field,
     State,
@@ -15,6 +14,7 @@ from sandbox.plugins.schema import (
     validate,
     with_defaults,
 )
+from sandbox.plugins.values import UNKNOWN, Object, Secret
 
 SCHEMA = {
     "size": Field("int", optional=True, computed=True),

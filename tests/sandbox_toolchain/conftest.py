@@ -9,8 +9,7 @@ import os
 import platform
 import tarfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -19,21 +18,6 @@ import pytest
 
 from sandbox.toolchain.release import MIRROR
 from sandbox.toolchain.tools import Tool
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def gone(id_: int) -> bool:
-    """Whether the process has ended; one whose parent has not asked for its status yet has."""
-    try:
-        return Path("/proc", str(id_), "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def script(said: str) -> bytes:

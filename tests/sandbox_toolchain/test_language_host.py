@@ -21,7 +21,7 @@ from sandbox.toolchain import language_host
 from sandbox.toolchain.chain import installed
 from sandbox.toolchain.progress import UnavailableError
 from sandbox.toolchain.tools import PULUMI
-from tests.sandbox_toolchain.conftest import gone, wait_for
+from tests.waiting import gone, until
 
 _PROGRAM = """
 import pulumi
@@ -144,7 +144,7 @@ def test_nothing_survives_an_engine_that_was_killed(stack: Stack, tmp_path: Path
     created = tmp_path / "creating"
     stack.run("config", "set", "wait_for", str(created))
     with stack.start("up", "--yes", "--skip-preview") as engine:
-        wait_for(created.exists)
+        until(created.exists, "the provider creates")
         names = {Path(word).name for process in processes.find(stack.sandbox) for word in process.command}
         assert {"pulumi", "pulumi-resource-pulumi-python", "pulumi.dynamic"} <= names
         engine.kill()
@@ -226,4 +226,4 @@ class TestHostItself:
         else:
             assert host.stdin is not None
             host.stdin.close()
-        wait_for(lambda: gone(process))
+        until(lambda: gone(process), "the plugin ends")

@@ -10,21 +10,24 @@ rules and dashboards are left out (`defaults`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from sandbox.cluster.chart.defaults import dashboards, rules
 from sandbox.cluster.chart.exporters import kube_state_metrics, node_exporter
 from sandbox.cluster.chart.grafana import datasources, grafana
+from sandbox.cluster.chart.operator import operator
 from sandbox.cluster.chart.parse import parse
 from sandbox.cluster.chart.release import Release, untemplated
-from sandbox.cluster.chart.stack import alertmanager, operator, prometheus
+from sandbox.cluster.chart.section import APP_VERSION, CHART, VERSION, ChartError
+from sandbox.cluster.chart.stack import alertmanager, prometheus
 from sandbox.cluster.chart.targets import targets
-from sandbox.cluster.chart.values import CHART, VERSION, ChartError, Values
+from sandbox.cluster.chart.values import Values
 from sandbox.cluster.crds import monitoring_crds
 from sandbox.cluster.kinds import Object
 from sandbox.interfaces import JsonObject
 
-__all__ = ["CHART", "VERSION", "ChartError", "check_chart", "render"]
+__all__ = ["APP_VERSION", "CHART", "VERSION", "ChartError", "check_chart", "hook_events", "render"]
 
 _HOOK = "helm.sh/hook"
 # Helm's InstallOrder; kinds it does not know come last, by name.
@@ -63,16 +66,16 @@ def render(values: Mapping[str, Any], release: str, namespace: str) -> list[Json
     ]  # fmt: skip
     rendered.sort(key=_install_order)
     for item in rendered:
-        if not _hooks(item):
+        if not hook_events(item):
             _own(item, of)
-    first = [item for item in rendered if "pre-install" in _hooks(item)]
-    later = [item for item in rendered if _hooks(item) and item not in first]
+    first = [item for item in rendered if "pre-install" in hook_events(item)]
+    later = [item for item in rendered if hook_events(item) and item not in first]
     defined = monitoring_crds() if of.values.crds.enabled else []
-    return [*defined, *first, *(item for item in rendered if not _hooks(item)), *later]
+    return [*defined, *first, *(item for item in rendered if not hook_events(item)), *later]
 
 
 def _extra(values: Values) -> list[Object]:
-    manifests = values.extra_manifests
+    manifests = deepcopy(values.extra_manifests)  # they get marks of the release, the values none
     items = list(manifests.values()) if isinstance(manifests, dict) else manifests
     for index, item in enumerate(items):
         if not isinstance(item, dict):
@@ -92,7 +95,8 @@ def _own(item: Object, release: Release) -> None:
     )
 
 
-def _hooks(item: Mapping[str, Any]) -> list[str]:
+def hook_events(item: Mapping[str, Any]) -> list[str]:
+    """Events at which Helm makes an object as a hook, such as `pre-install`; none for one of the release."""
     annotations = item["metadata"].get("annotations") or {}
     text = annotations.get(_HOOK, "")
     return [hook.strip() for hook in text.split(",")] if text else []

@@ -16,7 +16,7 @@ from sandbox.cluster.chart.release import (
     rule,
     service_account,
 )
-from sandbox.cluster.chart.values import Monitor
+from sandbox.cluster.chart.section import Monitor
 from sandbox.cluster.kinds import Object
 
 _NOBODY = {"fsGroup": 65534, "runAsGroup": 65534, "runAsNonRoot": True, "runAsUser": 65534}

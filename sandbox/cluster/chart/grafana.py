@@ -9,12 +9,15 @@ from typing import Any
 
 import yaml
 
+from sandbox.cluster.chart.grafana_values import DashboardSidecar, DatasourceSidecar, Grafana
 from sandbox.cluster.chart.release import (
     HOOK_DELETE_POLICY,
     MONITORING,
     RBAC,
     Release,
+    account_name,
     binding,
+    encoded,
     ingress,
     present,
     resource,
@@ -22,8 +25,7 @@ from sandbox.cluster.chart.release import (
     service_account,
     untemplated,
 )
-from sandbox.cluster.chart.stack import encoded
-from sandbox.cluster.chart.values import ChartError, DashboardSidecar, DatasourceSidecar, Free, Grafana
+from sandbox.cluster.chart.section import ChartError, Free
 from sandbox.cluster.kinds import Object
 
 _CHART = "grafana-12.11.1"
@@ -326,16 +328,16 @@ def _service(values: Grafana, name: str, namespace: str, labels: Object, selecto
 def _access(release: Release, name: str, namespace: str, labels: Object) -> Iterator[Object]:
     values = release.values.grafana
     account, sidecar = values.service_account, values.sidecar
-    account_name = account.name or (name if account.create else "default")
+    used = account_name(account, name)
     if account.create:
         yield service_account(
-            account_name, namespace, labels | account.labels, account.annotations, account.auto_mount
+            used, namespace, labels | account.labels, account.annotations, account.auto_mount
         )
     if not values.rbac.create:
         return
     watching = sidecar.dashboards.enabled or sidecar.datasources.enabled
     watch = [rule([""], ["configmaps", "secrets"], ["get", "watch", "list"])] if watching else []
-    more, subject, notes = values.rbac.extra_cluster_role_rules, (namespace, account_name), values.annotations
+    more, subject, notes = values.rbac.extra_cluster_role_rules, (namespace, used), values.annotations
     if values.rbac.namespaced:
         yield resource(f"{RBAC}/v1", "Role", name, namespace, labels, notes, rules=watch)
         yield binding("RoleBinding", name, namespace, labels, name, subject, notes)
@@ -383,7 +385,6 @@ def _monitor(
 def _pod(release: Release, name: str) -> Object:
     values = release.values.grafana
     registry = release.values.global_.image_registry
-    account = values.service_account
     mounts, volumes = _volumes(values, name)
     container: Object = {
         "name": "grafana",
@@ -422,7 +423,7 @@ def _pod(release: Release, name: str) -> Object:
         if sidecar.enabled
     ]
     return {
-        "serviceAccountName": account.name or (name if account.create else "default"),
+        "serviceAccountName": account_name(values.service_account, name),
         "automountServiceAccountToken": True,
         "containers": [*sidecars, container],
         "volumes": volumes,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 from pydantic import ValidationError
 
-from sandbox.cluster.chart.values import CHART, VERSION, ChartError, Free, Section, Values
+from sandbox.cluster.chart.section import CHART, VERSION, ChartError, Free, Section
+from sandbox.cluster.chart.values import Values
+from sandbox.cluster.fields import merge_patch
 
 
 def parse(values: Mapping[str, Any]) -> Values:
@@ -18,7 +19,7 @@ def parse(values: Mapping[str, Any]) -> Values:
     Raises ChartError that names the full path of every unknown key (with the nearest known one) and of every
     value of a wrong type; values themselves are never shown, one may be a secret.
     """
-    complete = _complete(Values(), whole_numbers(dict(values)))
+    complete = _complete(Values(), values)
     try:
         return Values.model_validate(complete, by_alias=True, by_name=False)
     except ValidationError as error:
@@ -42,17 +43,6 @@ def keys(section: type[Section] = Values, prefix: str = "") -> Iterator[tuple[st
             yield path, annotation
 
 
-def whole_numbers(value: Any) -> Any:
-    """`value` with 80.0 as 80 at every depth: numbers come as floats from the engine, and Helm prints 80."""
-    if isinstance(value, dict):
-        return {key: whole_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [whole_numbers(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
 def _complete(default: Section, value: Mapping[str, Any]) -> Free:
     """`value` over the defaults; what is of a wrong type stays for the model to refuse."""
     complete: Free = dict(value)
@@ -63,7 +53,7 @@ def _complete(default: Section, value: Mapping[str, Any]) -> Free:
         elif isinstance(before, Section) and isinstance(complete[key], dict):
             complete[key] = _complete(before, complete[key])
         elif isinstance(before, dict) and isinstance(complete[key], dict):
-            complete[key] = merge(before, complete[key])
+            complete[key] = merge_patch(before, complete[key])  # Helm's rule for maps is that of RFC 7386
     return complete
 
 
@@ -117,17 +107,3 @@ def _nearest(path: Sequence[str]) -> str:
     if near := difflib.get_close_matches(".".join(path), elsewhere, 1, cutoff=0):
         return f"; {near[0]} is known"
     return ""
-
-
-def merge(default: Mapping[str, Any], value: Mapping[str, Any]) -> Free:
-    """Helm's rule for maps: `value` over `default`, key by key at every depth; null takes a key away."""
-    merged = {key: deepcopy(item) for key, item in default.items()}
-    for key, item in value.items():
-        if item is None:
-            merged.pop(key, None)
-        elif isinstance(item, dict):
-            inner = merged.get(key)
-            merged[key] = merge(inner if isinstance(inner, dict) else {}, item)
-        else:
-            merged[key] = item
-    return merged

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.cluster.chart.values import CHART, VERSION, ChartError, Free, Monitor, Values
+from sandbox.cluster.chart.grafana_values import GrafanaServiceAccount
+from sandbox.cluster.chart.section import CHART, VERSION, ChartError, Free, Monitor, ServiceAccount
+from sandbox.cluster.chart.values import Values
 from sandbox.cluster.kinds import Object
 
 RBAC = "rbac.authorization.k8s.io"
@@ -20,7 +23,7 @@ class Release:
 
     name: str
     release_namespace: str
-    values: Values
+    values: Values = field(repr=False)
 
     @property
     def namespace(self) -> str:
@@ -112,6 +115,11 @@ def present(fields: Mapping[str, Any]) -> Object:
     return {key: value for key, value in fields.items() if value}
 
 
+def encoded(text: str) -> str:
+    """`text` as a Secret's `data` holds it."""
+    return base64.b64encode(text.encode()).decode()
+
+
 def untemplated(path: str, value: Any) -> Any:
     """`value`, which the chart passes through its template engine; the sandbox has none.
 
@@ -136,6 +144,11 @@ def endpoint(monitor: Monitor, port: str, **fields: Any) -> Object:
     return present({"port": port, "interval": monitor.interval, **fields}) | present(
         {"metricRelabelings": monitor.metric_relabelings, "relabelings": monitor.relabelings}
     )
+
+
+def account_name(account: ServiceAccount | GrafanaServiceAccount, name: str) -> str:
+    """The ServiceAccount that pods run as: `name` unless the values say otherwise."""
+    return account.name or (name if account.create else "default")
 
 
 def service_account(name: str, namespace: str, labels: Free, annotations: Free, mount: bool | None) -> Object:

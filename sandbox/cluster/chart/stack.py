@@ -1,19 +1,19 @@
-"""The stack's own objects: Prometheus, Alertmanager, the operator and its webhooks."""
+"""Prometheus and Alertmanager."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
 from sandbox.cluster.chart.release import (
-    HOOK_DELETE_POLICY,
     MONITORING,
     RBAC,
     Release,
+    account_name,
     binding,
+    encoded,
     endpoint,
     ingress,
     present,
@@ -22,23 +22,16 @@ from sandbox.cluster.chart.release import (
     service_account,
     untemplated,
 )
+from sandbox.cluster.chart.section import ServiceAccount
 from sandbox.cluster.chart.values import (
     Alertmanager,
     ComponentService,
     ComponentSpec,
+    Ingress,
     PrometheusValues,
     SelfMonitor,
 )
 from sandbox.cluster.kinds import Object
-
-APP_VERSION = "v0.93.1"
-"""Version of the operator, the chart's appVersion."""
-
-_RESTRICTED: Object = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-}
 
 
 def prometheus(release: Release) -> Iterator[Object]:
@@ -47,8 +40,7 @@ def prometheus(release: Release) -> Iterator[Object]:
     if not values.enabled:
         return
     spec, name, namespace = values.prometheus_spec, f"{release.fullname}-prometheus", release.namespace
-    account = values.service_account
-    account_name = account.name or (name if account.create else "default")
+    account = account_name(values.service_account, name)
     yield resource(
         MONITORING,
         "Prometheus",
@@ -56,15 +48,14 @@ def prometheus(release: Release) -> Iterator[Object]:
         namespace,
         release.labels("-prometheus") | values.additional_labels,
         values.annotations,
-        spec=_prometheus_spec(release, values, account_name),
+        spec=_prometheus_spec(release, values, account),
     )
     if spec.additional_scrape_configs:
         yield _additional_scrape_configs(release, values)
     if values.service.enabled:
         yield _service(
             release,
-            name,
-            "-prometheus",
+            "prometheus",
             values.service,
             values.service_monitor,
             spec,
@@ -76,33 +67,9 @@ def prometheus(release: Release) -> Iterator[Object]:
             publishNotReadyAddresses=values.service.publish_not_ready_addresses,
         )
     if values.ingress.enabled:
-        entry = values.ingress
-        yield ingress(
-            name,
-            namespace,
-            release.labels("-prometheus") | entry.labels,
-            untemplated("prometheus.ingress.annotations", entry.annotations),
-            entry.ingress_class_name,
-            untemplated("prometheus.ingress.hosts", entry.hosts),
-            entry.paths or [spec.route_prefix],
-            "ImplementationSpecific",
-            values.service.port,
-            untemplated("prometheus.ingress.tls", entry.tls),
-        )
-    if account.create:
-        yield service_account(
-            account_name,
-            namespace,
-            release.labels(
-                "-prometheus",
-                **{
-                    "app.kubernetes.io/name": f"{release.chart_name}-prometheus",
-                    "app.kubernetes.io/component": "prometheus",
-                },
-            ),
-            account.annotations,
-            account.automount_service_account_token,
-        )
+        yield _ingress(release, "prometheus", values.ingress, spec, values.service)
+    if values.service_account.create:
+        yield _service_account(release, "prometheus", values.service_account, account)
     if release.values.global_.rbac.create:
         read = ["get", "list", "watch"]
         yield resource(
@@ -119,9 +86,9 @@ def prometheus(release: Release) -> Iterator[Object]:
             ],
         )
         labels = release.labels("-prometheus")
-        yield binding("ClusterRoleBinding", name, None, labels, name, (namespace, account_name))
+        yield binding("ClusterRoleBinding", name, None, labels, name, (namespace, account))
     if values.service_monitor.self_monitor:
-        yield _self_monitor(release, name, "-prometheus", values.service_monitor, spec, {})
+        yield _self_monitor(release, "prometheus", values.service_monitor, spec, {})
     for kind, items in (
         ("ServiceMonitor", values.additional_service_monitors),
         ("PodMonitor", values.additional_pod_monitors),
@@ -143,8 +110,7 @@ def alertmanager(release: Release) -> Iterator[Object]:
     if not values.enabled:
         return
     spec, name, namespace = values.alertmanager_spec, f"{release.fullname}-alertmanager", release.namespace
-    account = values.service_account
-    account_name = account.name or (name if account.create else "default")
+    account = account_name(values.service_account, name)
     yield resource(
         MONITORING,
         "Alertmanager",
@@ -152,7 +118,7 @@ def alertmanager(release: Release) -> Iterator[Object]:
         namespace,
         release.labels("-alertmanager") | values.additional_labels,
         values.annotations,
-        spec=_alertmanager_spec(release, values, account_name),
+        spec=_alertmanager_spec(release, values, account),
     )
     if not spec.use_existing_secret:
         files = {"alertmanager.yaml": yaml.safe_dump(values.config), **values.template_files}
@@ -168,8 +134,7 @@ def alertmanager(release: Release) -> Iterator[Object]:
     if values.service.enabled:
         yield _service(
             release,
-            name,
-            "-alertmanager",
+            "alertmanager",
             values.service,
             values.service_monitor,
             spec,
@@ -177,130 +142,17 @@ def alertmanager(release: Release) -> Iterator[Object]:
             selector={"app.kubernetes.io/name": "alertmanager", "alertmanager": release.alertmanager},
         )
     if values.ingress.enabled:
-        entry = values.ingress
-        yield ingress(
-            name,
-            namespace,
-            release.labels("-alertmanager") | entry.labels,
-            untemplated("alertmanager.ingress.annotations", entry.annotations),
-            entry.ingress_class_name,
-            untemplated("alertmanager.ingress.hosts", entry.hosts),
-            entry.paths or [spec.route_prefix],
-            "ImplementationSpecific",
-            values.service.port,
-            untemplated("alertmanager.ingress.tls", entry.tls),
-        )
-    if account.create:
-        yield service_account(
-            account_name,
-            namespace,
-            release.labels(
-                "-alertmanager",
-                **{
-                    "app.kubernetes.io/name": f"{release.chart_name}-alertmanager",
-                    "app.kubernetes.io/component": "alertmanager",
-                },
-            ),
-            account.annotations,
-            account.automount_service_account_token,
-        )
+        yield _ingress(release, "alertmanager", values.ingress, spec, values.service)
+    if values.service_account.create:
+        yield _service_account(release, "alertmanager", values.service_account, account)
     if values.service_monitor.self_monitor:
         yield _self_monitor(
             release,
-            name,
-            "-alertmanager",
+            "alertmanager",
             values.service_monitor,
             spec,
             {"enableHttp2": values.service_monitor.enable_http2},
         )
-
-
-def operator(release: Release) -> Iterator[Object]:
-    """The operator: Deployment, Service, account, rights, monitor, and its admission webhooks."""
-    values = release.values.prometheus_operator
-    if not values.enabled:
-        return
-    name, namespace = release.operator, release.namespace
-    labels = _operator_labels(release, "prometheus-operator", f"{release.chart_name}-operator")
-    account = values.service_account
-    account_name = account.name or (name if account.create else "default")
-    selector = {"app": f"{release.chart_name}-operator", "release": release.name}
-    yield resource(
-        "apps/v1",
-        "Deployment",
-        name,
-        namespace,
-        labels | values.labels,
-        values.annotations,
-        spec={
-            "replicas": 1,
-            "revisionHistoryLimit": values.revision_history_limit,
-            "selector": {"matchLabels": selector},
-            "template": {
-                "metadata": present(
-                    {"labels": labels | values.pod_labels, "annotations": values.pod_annotations}
-                ),
-                "spec": _operator_pod(release, account_name),
-            },
-        },
-    )
-    service = values.service
-    tls = values.tls.enabled
-    yield resource(
-        "v1",
-        "Service",
-        name,
-        namespace,
-        labels | service.labels,
-        service.annotations,
-        spec={
-            "ports": [
-                {"name": "https", "port": 443, "targetPort": "https"}
-                if tls
-                else {"name": "http", "port": 8080, "targetPort": "http"}
-            ],
-            "selector": selector,
-            "type": service.type,
-        },
-    )
-    if account.create:
-        yield service_account(
-            account_name, namespace, labels, account.annotations, account.automount_service_account_token
-        )
-    if release.values.global_.rbac.create:
-        yield resource(f"{RBAC}/v1", "ClusterRole", name, None, labels, rules=_operator_rules())
-        yield binding("ClusterRoleBinding", name, None, labels, name, (namespace, account_name))
-    monitor = values.service_monitor
-    if monitor.self_monitor:
-        authority = {"secret": {"name": f"{release.fullname}-admission", "key": "ca", "optional": False}}
-        security = {"scheme": "https", "tlsConfig": {"serverName": name, "ca": authority}} if tls else {}
-        yield resource(
-            MONITORING,
-            "ServiceMonitor",
-            name,
-            namespace,
-            labels | monitor.additional_labels,
-            spec={
-                "endpoints": [
-                    endpoint(
-                        monitor,
-                        "https" if tls else "http",
-                        honorLabels=True,
-                        scrapeTimeout=monitor.scrape_timeout,
-                        **security,
-                    )
-                ],
-                "selector": {"matchLabels": selector},
-                "namespaceSelector": {"matchNames": [namespace]},
-            },
-        )
-    if values.admission_webhooks.enabled:
-        yield from _webhooks(release)
-
-
-def encoded(text: str) -> str:
-    """`text` as a Secret's `data` holds it."""
-    return base64.b64encode(text.encode()).decode()
 
 
 def _prometheus_spec(release: Release, values: PrometheusValues, account: str) -> Object:
@@ -514,7 +366,7 @@ def _alerting_endpoint(release: Release) -> Object:
 
 
 def _external_url(
-    release: Release, component: str, spec: ComponentSpec, service: ComponentService, entry: Any
+    release: Release, component: str, spec: ComponentSpec, service: ComponentService, entry: Ingress
 ) -> str:
     if spec.external_url:
         url: str = untemplated(f"{component}.{component}Spec.externalUrl", spec.external_url)
@@ -547,10 +399,40 @@ def _reloader_port(port: int) -> list[Object]:
     return [{"name": "reloader-web", "appProtocol": "http", "port": port, "targetPort": "reloader-web"}]
 
 
+def _ingress(
+    release: Release, component: str, entry: Ingress, spec: ComponentSpec, service: ComponentService
+) -> Object:
+    return ingress(
+        f"{release.fullname}-{component}",
+        release.namespace,
+        release.labels(f"-{component}") | entry.labels,
+        untemplated(f"{component}.ingress.annotations", entry.annotations),
+        entry.ingress_class_name,
+        untemplated(f"{component}.ingress.hosts", entry.hosts),
+        entry.paths or [spec.route_prefix],
+        "ImplementationSpecific",
+        service.port,
+        untemplated(f"{component}.ingress.tls", entry.tls),
+    )
+
+
+def _service_account(release: Release, component: str, account: ServiceAccount, name: str) -> Object:
+    labels = {
+        "app.kubernetes.io/name": f"{release.chart_name}-{component}",
+        "app.kubernetes.io/component": component,
+    }
+    return service_account(
+        name,
+        release.namespace,
+        release.labels(f"-{component}", **labels),
+        account.annotations,
+        account.automount_service_account_token,
+    )
+
+
 def _service(
     release: Release,
-    name: str,
-    suffix: str,
+    component: str,
     service: ComponentService,
     monitor: SelfMonitor,
     spec: ComponentSpec,
@@ -558,7 +440,7 @@ def _service(
     **fields: Any,
 ) -> Object:
     web: Object = {"name": spec.port_name, "port": service.port, "targetPort": service.target_port}
-    if suffix == "-alertmanager":
+    if component == "alertmanager":
         web["protocol"] = "TCP"
     if service.type == "NodePort":
         web["nodePort"] = service.node_port
@@ -566,9 +448,10 @@ def _service(
     return resource(
         "v1",
         "Service",
-        name,
+        f"{release.fullname}-{component}",
         release.namespace,
-        release.labels(suffix, **{"self-monitor": str(monitor.self_monitor).lower()}) | service.labels,
+        release.labels(f"-{component}", **{"self-monitor": str(monitor.self_monitor).lower()})
+        | service.labels,
         service.annotations,
         spec={
             "ports": [web, *ports, *service.additional_ports],
@@ -589,18 +472,18 @@ def _service(
 
 
 def _self_monitor(
-    release: Release, name: str, suffix: str, monitor: SelfMonitor, spec: ComponentSpec, web: Object
+    release: Release, component: str, monitor: SelfMonitor, spec: ComponentSpec, web: Object
 ) -> Object:
-    app = f"{release.chart_name}{suffix}"
+    app = f"{release.chart_name}-{component}"
     security = {"scheme": monitor.scheme, "tlsConfig": monitor.tls_config}
     path = f"{spec.route_prefix.removesuffix('/')}/metrics"
     limits = present({"sampleLimit": monitor.sample_limit})
     return resource(
         MONITORING,
         "ServiceMonitor",
-        name,
+        f"{release.fullname}-{component}",
         release.namespace,
-        release.labels(suffix) | monitor.additional_labels,
+        release.labels(f"-{component}") | monitor.additional_labels,
         spec={
             **limits,
             "selector": {"matchLabels": {"app": app, "release": release.name, "self-monitor": "true"}},
@@ -611,183 +494,3 @@ def _self_monitor(
             ],
         },
     )
-
-
-def _operator_labels(release: Release, component: str, app: str) -> Object:
-    return {
-        **release.labels(None),
-        "app": app,
-        "app.kubernetes.io/name": f"{release.chart_name}-prometheus-operator",
-        "app.kubernetes.io/component": component,
-    }
-
-
-def _operator_rules() -> list[Object]:
-    every, read = ["*"], ["get", "list", "watch"]
-    kinds = ("alertmanagers", "prometheuses", "prometheusagents", "thanosrulers")
-    owned = [f"{kind}{part}" for kind in kinds for part in ("", "/finalizers", "/status")]
-    read_kinds = ("scrapeconfigs", "servicemonitors", "podmonitors", "probes", "prometheusrules")
-    owned += [f"{kind}{part}" for kind in read_kinds for part in ("", "/status")]
-    return [
-        rule(["monitoring.coreos.com"], ["alertmanagerconfigs", *owned], every),
-        rule(["apps"], ["statefulsets"], every),
-        rule([""], ["configmaps", "secrets"], every),
-        rule([""], ["pods"], ["list", "delete"]),
-        rule([""], ["services", "services/finalizers", "endpoints"], ["get", "create", "update", "delete"]),
-        rule([""], ["nodes"], ["list", "watch"]),
-        rule([""], ["namespaces"], read),
-        rule(["", "events.k8s.io"], ["events"], ["patch", "create"]),
-        rule(["networking.k8s.io"], ["ingresses"], read),
-        rule(["storage.k8s.io"], ["storageclasses"], ["get"]),
-        rule(["discovery.k8s.io"], ["endpointslices"], ["create", *read, "update", "delete"]),
-    ]
-
-
-def _operator_pod(release: Release, account: str) -> Object:
-    values = release.values.prometheus_operator
-    tls = values.tls
-    port = "https" if tls.enabled else "http"
-    number = tls.internal_port if tls.enabled else 8080
-    probe = {"httpGet": {"path": "/healthz", "port": port, "scheme": port.upper()}, "timeoutSeconds": 1}
-    arguments = [
-        f"--kubelet-service={values.kubelet_service.namespace}/{release.fullname}-kubelet",
-        f"--kubelet-endpoints={str(values.kubelet_endpoints_enabled).lower()}",
-        f"--kubelet-endpointslice={str(values.kubelet_endpoint_slice_enabled).lower()}",
-        f"--prometheus-config-reloader=quay.io/prometheus-operator/prometheus-config-reloader:{APP_VERSION}",
-        f"--web.enable-tls={str(tls.enabled).lower()}",
-        f"--web.listen-address=:{number}",
-        *values.extra_args,
-    ]
-    container: Object = {
-        "name": release.chart_name,
-        "image": values.image.reference(release.values.global_.image_registry, APP_VERSION),
-        "imagePullPolicy": values.image.pull_policy,
-        "args": arguments,
-        "ports": [{"containerPort": number, "name": port}],
-        "env": [{"name": name, "value": str(value)} for name, value in values.env.items()],
-        "resources": values.resources,
-        "securityContext": _RESTRICTED,
-        "readinessProbe": probe,
-        "livenessProbe": probe,
-    }
-    pod: Object = {
-        "containers": [container],
-        "serviceAccountName": account,
-        "automountServiceAccountToken": True,
-        "terminationGracePeriodSeconds": 30,
-    }
-    if tls.enabled:
-        container["volumeMounts"] = [{"name": "tls-secret", "mountPath": "/cert", "readOnly": True}]
-        secret = {"defaultMode": 420, "secretName": f"{release.fullname}-admission"}
-        pod["volumes"] = [{"name": "tls-secret", "secret": secret}]
-    return pod | present(
-        {
-            "securityContext": values.security_context,
-            "nodeSelector": values.node_selector,
-            "tolerations": values.tolerations,
-            "affinity": values.affinity,
-        }
-    )
-
-
-def _webhooks(release: Release) -> Iterator[Object]:
-    values = release.values.prometheus_operator.admission_webhooks
-    name, namespace = f"{release.fullname}-admission", release.namespace
-    component = "prometheus-operator-webhook"
-
-    def labels(app: str) -> Object:
-        return _operator_labels(release, component, f"{release.chart_name}-admission{app}")
-
-    def hook(
-        name: str, phases: str, api_version: str, kind: str, namespace: str | None, **body: Any
-    ) -> Object:
-        app = name.removeprefix(f"{release.fullname}-admission")
-        annotations = {"helm.sh/hook": phases, "helm.sh/hook-delete-policy": HOOK_DELETE_POLICY}
-        return resource(api_version, kind, name, namespace, labels(app), annotations, **body)
-
-    if values.patch.enabled:
-        always = "pre-install,pre-upgrade,post-install,post-upgrade"
-        subjects = [{"kind": "ServiceAccount", "name": name, "namespace": namespace}]
-        yield hook(name, always, "v1", "ServiceAccount", namespace, automountServiceAccountToken=True)
-        hooks = ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"]
-        rules = [rule(["admissionregistration.k8s.io"], hooks, ["get", "update", "patch"])]
-        role = {"apiGroup": RBAC, "kind": "ClusterRole", "name": name}
-        yield hook(name, always, f"{RBAC}/v1", "ClusterRole", None, rules=rules)
-        yield hook(name, always, f"{RBAC}/v1", "ClusterRoleBinding", None, roleRef=role, subjects=subjects)
-        rules = [rule([""], ["secrets"], ["get", "create"])]
-        yield hook(name, always, f"{RBAC}/v1", "Role", namespace, rules=rules)
-        role = role | {"kind": "Role"}
-        yield hook(name, always, f"{RBAC}/v1", "RoleBinding", namespace, roleRef=role, subjects=subjects)
-        host = f"{release.operator},{release.operator}.{namespace}.svc"
-        policy = f"--patch-failure-policy={values.failure_policy}"
-        for task, phases, arguments in (
-            ("create", "pre-install,pre-upgrade", [f"--host={host}"]),
-            ("patch", "post-install,post-upgrade", [f"--webhook-name={name}", policy]),
-        ):
-            container = {
-                "name": task,
-                "image": "ghcr.io/jkroepke/kube-webhook-certgen:1.8.7",
-                "imagePullPolicy": "IfNotPresent",
-                "args": [task, *arguments, f"--namespace={namespace}", f"--secret-name={name}"],
-                "securityContext": _RESTRICTED,
-                "resources": {},
-            }
-            job = f"{name}-{task}"
-            template = {
-                "metadata": {"name": job, "labels": labels(f"-{task}")},
-                "spec": {
-                    "containers": [container],
-                    "restartPolicy": "OnFailure",
-                    "serviceAccountName": name,
-                    "securityContext": {"runAsGroup": 2000, "runAsNonRoot": True, "runAsUser": 2000},
-                },
-            }
-            spec = {"ttlSecondsAfterFinished": 60, "template": template}
-            yield hook(job, phases, "batch/v1", "Job", namespace, spec=spec)
-    for kind, calls in (
-        ("MutatingWebhookConfiguration", [("prometheusrulemutate", "prometheusrules", "*", "mutate")]),
-        (
-            "ValidatingWebhookConfiguration",
-            [
-                ("prometheusrulevalidate", "prometheusrules", "*", "validate"),
-                ("alertmanagerconfigsvalidate", "alertmanagerconfigs", "v1alpha1", "validate"),
-            ],
-        ),
-    ):
-        webhooks = [
-            {
-                "name": f"{call}.monitoring.coreos.com",
-                "failurePolicy": values.failure_policy or "Ignore",
-                "rules": [
-                    {
-                        "apiGroups": ["monitoring.coreos.com"],
-                        "apiVersions": [version],
-                        "resources": [plural],
-                        "operations": ["CREATE", "UPDATE"],
-                    }
-                ],
-                "clientConfig": {
-                    "service": {
-                        "namespace": namespace,
-                        "name": release.operator,
-                        "path": f"/admission-{plural}/{action}",
-                    }
-                },
-                "timeoutSeconds": values.timeout_seconds,
-                "admissionReviewVersions": ["v1", "v1beta1"],
-                "sideEffects": "None",
-                **present(
-                    {"namespaceSelector": values.namespace_selector, "objectSelector": values.object_selector}
-                ),
-            }
-            for call, plural, version, action in calls
-        ]
-        yield resource(
-            "admissionregistration.k8s.io/v1",
-            kind,
-            name,
-            None,
-            labels(""),
-            values.annotations,
-            webhooks=webhooks,
-        )

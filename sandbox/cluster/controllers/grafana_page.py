@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 import json
 import logging
@@ -18,6 +17,7 @@ from aiohttp import web
 
 from dashboards.page import render
 from sandbox.cluster.kinds import Object
+from sandbox.cluster.mounts import secret_data
 from sandbox.cluster.storage import ObjectStore
 from sandbox.tls import KeyPair, server_context
 
@@ -112,10 +112,10 @@ def _sites(store: ObjectStore) -> Iterator[tuple[_Site, Object]]:
 
 def _certificate(store: ObjectStore, namespace: str) -> KeyPair | None:
     secret = store.get("Secret", namespace, TLS_SECRET)
-    data = secret.get("data", {}) if secret is not None else {}
+    data = secret_data(secret or {})
     if not {"tls.crt", "tls.key"} <= data.keys():
         return None
-    return KeyPair(base64.b64decode(data["tls.crt"]), base64.b64decode(data["tls.key"]))
+    return KeyPair(data["tls.crt"], data["tls.key"])
 
 
 def provisioned(store: ObjectStore) -> dict[str, str]:
@@ -141,6 +141,8 @@ def _title(key: str, text: str) -> tuple[str, str]:
         model = json.loads(text)
     except ValueError as error:  # Grafana would log it and go on too
         return f"{key} is no JSON: {error}", ""
+    if not isinstance(model, dict):
+        return f"{key} is no dashboard", ""
     return str(model.get("title", key)), str(model.get("uid", ""))
 
 

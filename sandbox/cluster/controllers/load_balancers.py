@@ -59,33 +59,34 @@ class LoadBalancers:
 
     async def reconcile(self, store: ObjectStore) -> float | None:
         """One pass over all Services; returns when the next address or attempt is due."""
-        uids = [service["metadata"]["uid"] for service in store.list("Service")]
-        for uid in uids:
-            self._sync(store, uid)
+        now = self._clock.monotonic()  # once: what gets due during the pass is due after it
+        services = store.list("Service")
+        for service in services:
+            self._sync(store, service, now)
+        uids = {service["metadata"]["uid"] for service in services}
         self._retry_at = {uid: at for uid, at in self._retry_at.items() if uid in uids}
         due = [made.ready_at for made in self._made.values()] + list(self._retry_at.values())
-        now = self._clock.monotonic()
         return min((at - now for at in due if at > now), default=None)
 
     async def stop(self) -> None:
         """Leaves the load balancers: deleting a cluster does not delete what it caused."""
 
-    def _sync(self, store: ObjectStore, uid: str) -> None:
-        service = _by_uid(store, uid)
+    def _sync(self, store: ObjectStore, service: Object, now: float) -> None:
+        uid = service["metadata"]["uid"]
         wish = self._wish(service)
         made = self._made.get(uid)
         kept = None
         if made is not None and made.wish != wish:
-            self._delete(store, service, made)
             kept = made.balancer.address if _keeps_address(service) else None
+            service = self._delete(store, service, made)
             made = None
         if wish is None:
-            drop_finalizer(store, _by_uid(store, uid), FINALIZER, MANAGER)
+            drop_finalizer(store, service, FINALIZER, MANAGER)
             self._retry_at.pop(uid, None)
             return
-        if made is None and self._clock.monotonic() >= self._retry_at.get(uid, 0):
-            self._create(store, _by_uid(store, uid), wish, wish.address or kept)
-        elif made is not None and self._clock.monotonic() >= made.ready_at:
+        if made is None and now >= self._retry_at.get(uid, 0):
+            self._create(store, service, wish, wish.address or kept, now)
+        elif made is not None and now >= made.ready_at:
             self._publish(store, service, made.balancer.address)
 
     def _wish(self, service: Object) -> _Wish | None:
@@ -98,12 +99,14 @@ class LoadBalancers:
             address=service["spec"].get("loadBalancerIP"),
         )
 
-    def _create(self, store: ObjectStore, service: Object, wish: _Wish, address: str | None) -> None:
+    def _create(
+        self, store: ObjectStore, service: Object, wish: _Wish, address: str | None, now: float
+    ) -> None:
         metadata = service["metadata"]
         if FINALIZER not in metadata.get("finalizers", []):
             metadata["finalizers"] = [*metadata.get("finalizers", []), FINALIZER]
             service = store.update(service, MANAGER)
-        uid, now = metadata["uid"], self._clock.monotonic()
+        uid = metadata["uid"]
         store.event(service, "Normal", "EnsuringLoadBalancer", "Ensuring load balancer", _COMPONENT)
         try:
             balancer = self._infrastructure.create_load_balancer(
@@ -127,17 +130,14 @@ class LoadBalancers:
         store.update(service, MANAGER, subresource="status")
         store.event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer", _COMPONENT)
 
-    def _delete(self, store: ObjectStore, service: Object, made: _Made) -> None:
+    def _delete(self, store: ObjectStore, service: Object, made: _Made) -> Object:
+        """Deletes the load balancer; returns the Service as it is then."""
         self._infrastructure.delete_load_balancer(made.balancer.id)
         del self._made[service["metadata"]["uid"]]
         store.event(service, "Normal", "DeletedLoadBalancer", "Deleted load balancer", _COMPONENT)
         service["status"]["loadBalancer"] = {}
-        store.update(service, MANAGER, subresource="status")
+        return store.update(service, MANAGER, subresource="status")
 
 
 def _keeps_address(service: Object) -> bool:
     return bool(service["metadata"].get("annotations", {}).get(KEEP_ADDRESS) == "true")
-
-
-def _by_uid(store: ObjectStore, uid: str) -> Object:
-    return next(item for item in store.list("Service") if item["metadata"]["uid"] == uid)

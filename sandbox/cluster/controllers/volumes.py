@@ -12,7 +12,7 @@ from sandbox.clock import Clock
 from sandbox.cluster.controllers.lifecycle import drop_finalizer
 from sandbox.cluster.defaults import DEFAULT_STORAGE_CLASS
 from sandbox.cluster.kinds import Object
-from sandbox.cluster.rules import quantity
+from sandbox.cluster.quantities import quantity
 from sandbox.cluster.storage import ObjectStore
 from sandbox.interfaces import Infrastructure
 

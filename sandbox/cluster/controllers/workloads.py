@@ -242,12 +242,8 @@ def is_ready(pod: Object) -> bool:
 
 
 def _pods(store: ObjectStore, workload: Object) -> list[Object]:
-    uid = workload["metadata"]["uid"]
-    return [
-        pod
-        for pod in store.list("Pod", workload["metadata"]["namespace"])
-        if any(owner["uid"] == uid for owner in pod["metadata"].get("ownerReferences", []))
-    ]
+    metadata = workload["metadata"]
+    return store.list("Pod", metadata["namespace"], owner=metadata["uid"])
 
 
 def _create_pod(store: ObjectStore, workload: Object, name: str, **changes: Any) -> None:

@@ -5,8 +5,10 @@
     objects      pure: names, normal form, pruned live state, what goes into state, what is secret
     changes      pure: old against new as Pulumi's detailed diff, what replaces
     readiness    pure: what keeps an object from being ready
-    plugin       objects as Pulumi resources
+    plugin       objects as Pulumi resources; it hands those of a release on
+    releases     releases as Pulumi resources
     release      pure: inputs, state and diff of a Helm release
+    records      pure: revisions of a Helm release as Helm keeps them
     helm         Helm's install, upgrade and uninstall over the API
     chart        the seam to the sandbox's model of kube-prometheus-stack
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.plugins.framework import serve
 from sandbox.plugins.kubernetes.plugin import KubernetesPlugin
+from sandbox.plugins.serving import serve
 
 serve(KubernetesPlugin())

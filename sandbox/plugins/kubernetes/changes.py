@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sandbox.plugins.framework import PropertyChange, has_unknown
+from sandbox.plugins.framework import PropertyChange
 from sandbox.plugins.kubernetes.api import Manifest
+from sandbox.plugins.values import has_unknown
 
 Path = tuple[str | int, ...]
 

@@ -55,16 +55,11 @@ def render(values: Mapping[str, Any], release: str, namespace: str) -> Rendered:
     for manifest in objects:
         if manifest["kind"] == "CustomResourceDefinition":
             rendered.definitions.append(manifest)
-        elif _HOOK in (manifest["metadata"].get("annotations") or {}):
+        elif model.hook_events(manifest):
             rendered.hooks.append(manifest)
         else:
             rendered.manifest.append(manifest)
     return rendered
-
-
-def events(hook: Manifest) -> list[str]:
-    """Events at which a hook runs: `pre-install`, `post-upgrade`, …"""
-    return [event.strip() for event in hook["metadata"]["annotations"][_HOOK].split(",")]
 
 
 def weight(hook: Manifest) -> int:

@@ -1,37 +1,29 @@
-"""Helm's install, upgrade and uninstall (version 3), over the API. Releases are kept where Helm keeps them.
+"""Helm's install, upgrade and uninstall (version 3), over the API.
 
-A release's record is the Secret `sh.helm.release.v1.<name>.v<revision>`, coded as Helm codes it, so that
-`helm` itself could list what is here. Templates are no part of it: the chart is a model in Python.
+Templates are no part of it: the chart is a model in Python.
 """
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
 
-from sandbox.cluster.chart import CHART, VERSION
-from sandbox.cluster.chart.stack import APP_VERSION
+from sandbox.cluster.chart import hook_events
 from sandbox.plugins.framework import PluginError
 from sandbox.plugins.kubernetes import chart as charts
 from sandbox.plugins.kubernetes import readiness
 from sandbox.plugins.kubernetes.api import MERGE_PATCH, Api, Manifest, NoMatch, Ref, StatusError
 from sandbox.plugins.kubernetes.changes import merge_patch
 from sandbox.plugins.kubernetes.objects import pruned
+from sandbox.plugins.kubernetes.records import DEPLOYED, FAILED, SUPERSEDED, Record, decode, encode
 
 _MANAGER: Final = "pulumi-resource-kubernetes"
 """Helm names its field manager after the executable it runs in."""
 _DEFINITION_SECONDS: Final = 60.0
-
-DEPLOYED: Final = "deployed"
-FAILED: Final = "failed"
-SUPERSEDED: Final = "superseded"
 
 
 @dataclass(frozen=True)
@@ -40,7 +32,7 @@ class Order:
 
     name: str
     namespace: str
-    values: dict[str, Any]
+    values: dict[str, Any] = field(repr=False)
     timeout: float
     """Seconds for each wait."""
     wait: bool = True
@@ -55,28 +47,6 @@ class Order:
     max_history: int = 0
     """Revisions to keep, 0 for all."""
     description: str = ""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One revision of a release."""
-
-    name: str
-    namespace: str
-    revision: int
-    status: str
-    """`pending-{install,upgrade,rollback}`, `deployed`, `superseded`, `failed` or `uninstalling`."""
-    description: str
-    values: dict[str, Any]
-    manifest: list[Manifest]
-    hooks: list[Manifest]
-    first_deployed: str
-    last_deployed: str
-
-    @property
-    def pending(self) -> bool:
-        """Whether an operation is under way, or was when its process died."""
-        return self.status.startswith("pending-")
 
 
 class HelmError(PluginError):
@@ -125,92 +95,6 @@ def _mismatch(current: str | None, key: str) -> str:
     return f'key "{key}" must equal the release\'s, current value is "{current}"'
 
 
-def resource_names(manifest: Iterable[Manifest]) -> dict[str, list[str]]:
-    """Names of a release's objects by `<kind>.<group>/<apiVersion>`: the output `resourceNames`."""
-    names: dict[str, set[str]] = {}
-    for item in manifest:
-        ref = Ref.of(item)
-        group = ref.api_version.rpartition("/")[0]
-        key = f"{ref.kind}.{group}/{ref.api_version}" if group else f"{ref.kind}/{ref.api_version}"
-        names.setdefault(key, set()).add(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name)
-    return {key: sorted(found) for key, found in sorted(names.items())}
-
-
-def encode(record: Record) -> Manifest:
-    """The Secret in which a revision is kept."""
-    release = {
-        "name": record.name,
-        "info": {
-            "first_deployed": record.first_deployed,
-            "last_deployed": record.last_deployed,
-            "deleted": "",
-            "description": record.description,
-            "status": record.status,
-        },
-        "chart": {
-            "metadata": {
-                "name": CHART,
-                "version": VERSION,
-                "apiVersion": "v2",
-                "appVersion": APP_VERSION,
-            }
-        },
-        "config": record.values,
-        # JSON is YAML: one document each.
-        "manifest": "".join(f"---\n{json.dumps(item)}\n" for item in record.manifest),
-        "hooks": [
-            {
-                "name": hook["metadata"]["name"],
-                "kind": hook["kind"],
-                "manifest": json.dumps(hook),
-                "events": charts.events(hook),
-                "weight": charts.weight(hook),
-            }
-            for hook in record.hooks
-        ],
-        "version": record.revision,
-        "namespace": record.namespace,
-    }
-    # Coded twice: once by Helm, once because it is the data of a Secret.
-    packed = base64.b64encode(gzip.compress(json.dumps(release).encode(), mtime=0))
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": f"sh.helm.release.v1.{record.name}.v{record.revision}",
-            "namespace": record.namespace,
-            "labels": {
-                "name": record.name,
-                "owner": "helm",
-                "status": record.status,
-                "version": str(record.revision),
-            },
-        },
-        "type": "helm.sh/release.v1",
-        "data": {"release": base64.b64encode(packed).decode()},
-    }
-
-
-def decode(secret: Manifest) -> Record:
-    """The revision that a Secret keeps."""
-    packed = base64.b64decode(base64.b64decode(secret["data"]["release"]))
-    release = json.loads(gzip.decompress(packed))
-    info = release["info"]
-    documents = release["manifest"].split("---\n")
-    return Record(
-        name=release["name"],
-        namespace=release["namespace"],
-        revision=release["version"],
-        status=info["status"],
-        description=info["description"],
-        values=release["config"] or {},
-        manifest=[json.loads(document) for document in documents if document.strip()],
-        hooks=[json.loads(hook["manifest"]) for hook in release["hooks"]],
-        first_deployed=info["first_deployed"],
-        last_deployed=info["last_deployed"],
-    )
-
-
 class Helm:
     """Helm's actions on one cluster."""
 
@@ -257,7 +141,7 @@ class Helm:
         try:
             self._run_hooks(order, record, "pre-install")
             for manifest in record.manifest:
-                self._put(record, manifest, present.get(_key(manifest)), None)
+                self._put(record, manifest, present.get(Ref.of(manifest)), None)
             self._await(order, record)
             self._run_hooks(order, record, "post-install")
         except PluginError as error:
@@ -279,8 +163,8 @@ class Helm:
             raise HelmError("another operation (install/upgrade/rollback) is in progress")
         current = next((each for each in reversed(history) if each.status == DEPLOYED), history[-1])
         rendered = charts.render(order.values, order.name, order.namespace)
-        before = {_key(manifest): manifest for manifest in current.manifest}
-        added = [manifest for manifest in rendered.manifest if _key(manifest) not in before]
+        before = {Ref.of(manifest): manifest for manifest in current.manifest}
+        added = [manifest for manifest in rendered.manifest if Ref.of(manifest) not in before]
         present = self._adoptable(order, added, "update")
         record = Record(
             name=order.name,
@@ -347,7 +231,7 @@ class Helm:
             last_deployed=_now(),
         )
         self._save(record)
-        self._converge(record, {_key(manifest): manifest for manifest in failed.manifest}, {}, [])
+        self._converge(record, {Ref.of(manifest): manifest for manifest in failed.manifest}, {}, [])
         self._await(order, record)
         self._resave(replace(good, status=SUPERSEDED))
         self._settle(record, record.description)
@@ -361,12 +245,12 @@ class Helm:
     ) -> None:
         """Makes the cluster hold `record` where it held `before`: creates, patches, then deletes the rest."""
         for manifest in record.manifest:
-            key = _key(manifest)
+            key = Ref.of(manifest)
             live = present.get(key) or self._api.find(_placed(manifest, record.namespace))
             self._put(record, manifest, live, before.get(key))
             if live is None:
                 created.append(manifest)
-        kept = {_key(manifest) for manifest in record.manifest}
+        kept = {Ref.of(manifest) for manifest in record.manifest}
         dropped = [item for key, item in before.items() if key not in kept and not _kept(item)]
         self._remove(record.namespace, dropped)
 
@@ -410,7 +294,7 @@ class Helm:
                     f'Unable to continue with {action}: {ref.kind} "{ref.name}" in namespace '
                     f'"{ref.namespace}" exists and cannot be imported into the current release: {reason}'
                 )
-            found[_key(manifest)] = live
+            found[Ref.of(manifest)] = live
         return found
 
     def _define(self, definitions: list[Manifest]) -> None:
@@ -476,7 +360,7 @@ class Helm:
         """Runs the hooks of an event in turn: makes the object, waits for Jobs and Pods to end."""
         if order.skip_hooks:
             return
-        hooks = sorted((hook for hook in record.hooks if event in charts.events(hook)), key=charts.weight)
+        hooks = sorted((hook for hook in record.hooks if event in hook_events(hook)), key=charts.weight)
         for hook in hooks:
             ref = _placed(hook, record.namespace)
             if "before-hook-creation" in charts.delete_policies(hook):
@@ -545,11 +429,6 @@ class Helm:
         if limit > 0:
             for record in history[: max(0, len(history) + 1 - limit)]:
                 self._delete(Ref.of(encode(record)))
-
-
-def _key(manifest: Manifest) -> Ref:
-    """What identifies an object of a chart between two revisions."""
-    return Ref.of(manifest)
 
 
 def _placed(manifest: Manifest, namespace: str) -> Ref:

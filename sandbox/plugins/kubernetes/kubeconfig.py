@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
+
+from sandbox.plugins.loopback import is_loopback
 
 
 class KubeconfigError(Exception):
@@ -35,8 +35,11 @@ class Access:
 
     def ssl_context(self) -> ssl.SSLContext:
         """A TLS context with the client certificate; the key touches memory only."""
-        authority = self.authority.decode() if self.authority else None
-        context = ssl.create_default_context(cadata=authority)
+        try:
+            authority = self.authority.decode() if self.authority else None
+            context = ssl.create_default_context(cadata=authority)
+        except (ssl.SSLError, ValueError):
+            raise KubeconfigError("its certificate-authority holds no certificate") from None
         descriptor = os.memfd_create("client-certificate")
         try:
             with os.fdopen(descriptor, "wb", closefd=False) as file:
@@ -87,7 +90,10 @@ def access(config: dict[str, Any], context: str | None = None, cluster: str | No
     if user is None:
         raise KubeconfigError("the user of its context does not exist")
     server = str(target.get("server", ""))
-    _require_local(server)
+    if not is_loopback(server):
+        raise KubeconfigError(
+            f"its server {server!r} is not on this machine, and the sandbox's stand-in talks to no other"
+        )
     authority = _data(target, "certificate-authority") if _has(target, "certificate-authority") else None
     return Access(
         server=server.rstrip("/"),
@@ -123,16 +129,3 @@ def _data(entry: dict[str, Any], key: str) -> bytes:
         except OSError as error:
             raise KubeconfigError(f"its {key} {path!r} cannot be read: {error.strerror}") from None
     raise KubeconfigError(f"it has no {key}-data")
-
-
-def _require_local(server: str) -> None:
-    """A stand-in must not act on a real cluster that a stray KUBECONFIG points to."""
-    host = urlsplit(server).hostname or ""
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if not local:
-        raise KubeconfigError(
-            f"its server {server!r} is not on this machine, and the sandbox's stand-in talks to no other"
-        )

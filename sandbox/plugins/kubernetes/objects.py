@@ -9,8 +9,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sandbox.plugins.framework import Object, PluginError, Secret, Unknown, Value, has_secret, has_unknown
+from sandbox.plugins.framework import PluginError
 from sandbox.plugins.kubernetes.api import Manifest
+from sandbox.plugins.values import Object, Secret, Unknown, Value, has_secret, has_unknown
 
 AUTONAMED: Final = "pulumi.com/autonamed"
 SKIP_AWAIT: Final = "pulumi.com/skipAwait"
@@ -226,7 +227,8 @@ def parse_state(outputs: Manifest) -> tuple[Manifest, Manifest]:
 
 def masked(text: str, given: Object) -> str:
     """A message without the secret strings of `given` (short ones, which could be any word, stay)."""
-    for word in _secret_words(given, hidden=given.get("kind") == "Secret"):
+    words = _secret_words(given, hidden=given.get("kind") == "Secret")
+    for word in sorted(words, key=len, reverse=True):  # one may be part of another
         text = text.replace(word, "[secret]")
     return text
 

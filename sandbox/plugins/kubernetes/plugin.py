@@ -1,10 +1,9 @@
-"""Kubernetes objects, and releases of one Helm chart, as Pulumi resources."""
+"""Kubernetes objects as Pulumi resources."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -20,22 +19,19 @@ from sandbox.plugins.framework import (
     Diff,
     DiffRequest,
     InitFailed,
-    Object,
     Plugin,
     PluginError,
     PropertyChange,
     ReadRequest,
     ReadResult,
     UpdateRequest,
-    has_unknown,
     poll_seconds,
-    reveal,
-    reveal_object,
 )
-from sandbox.plugins.kubernetes import changes, chart, kubeconfig, objects, readiness, release
+from sandbox.plugins.kubernetes import changes, kubeconfig, objects, readiness, release, releases
 from sandbox.plugins.kubernetes.api import JSON_PATCH, Api, Manifest, NoMatch, Ref, StatusError, Unreachable
-from sandbox.plugins.kubernetes.helm import Helm, HelmError, Record, ReleaseFailed
+from sandbox.plugins.kubernetes.helm import Helm
 from sandbox.plugins.kubernetes.objects import Kind
+from sandbox.plugins.values import Object, has_unknown, reveal, reveal_object
 
 _CREATE_MANAGER: Final = "pulumi-kubernetes"
 _MANAGER_PREFIX: Final = "pulumi-kubernetes-"
@@ -168,7 +164,7 @@ class KubernetesPlugin(Plugin):
     def check(self, request: CheckRequest) -> CheckResult:
         """Completes inputs: the name, the namespace, the form in which the server keeps them."""
         if request.type == release.TOKEN:
-            return self._check_release(request)
+            return releases.check(request, self._namespace)
         kind = Kind.of(request.type)
         given: Object = {**kind.header, "metadata": {}, **request.news}
         inputs = objects.normal(reveal_object(given))
@@ -232,7 +228,9 @@ class KubernetesPlugin(Plugin):
     def create(self, request: CreateRequest) -> Created:
         """Creates an object and waits until it is ready; a preview asks the server what would come of it."""
         if request.type == release.TOKEN:
-            return self._create_release(request)
+            if request.preview:
+                return Created("", release.preview(request.inputs))
+            return releases.create(self._helm("create"), request, self.warn)
         inputs = reveal_object(request.inputs)
         if request.preview and not self._can_preview(inputs):
             return Created("", request.inputs)
@@ -289,7 +287,7 @@ class KubernetesPlugin(Plugin):
                 + _DELETE_HINT
             )
         if request.type == release.TOKEN:
-            return self._read_release(self._api, request)
+            return releases.read(Helm(self._api, self.pause), request)
         kind = Kind.of(request.type)
         namespace, name = objects.split_id(request.id)
         inputs = objects.normal(reveal_object(request.inputs))
@@ -319,7 +317,9 @@ class KubernetesPlugin(Plugin):
     def update(self, request: UpdateRequest) -> Object:
         """Applies new inputs and waits until the object is ready again; a preview asks the server."""
         if request.type == release.TOKEN:
-            return self._update_release(request)
+            if request.preview:
+                return release.preview(request.news)
+            return releases.update(self._helm("update"), request)
         inputs = objects.normal(reveal_object(request.news))
         if request.preview and not self._can_preview(inputs):
             return request.news
@@ -406,7 +406,7 @@ class KubernetesPlugin(Plugin):
     def delete(self, request: DeleteRequest) -> None:
         """Deletes an object and waits until it is gone."""
         if request.type == release.TOKEN:
-            self._delete_release(request)
+            releases.delete(self._helm("delete"), request)
             return
         if self._api is None:
             self.warn(request.urn, f"configured Kubernetes cluster is unreachable: {self._unreachable}")
@@ -479,83 +479,10 @@ class KubernetesPlugin(Plugin):
             live = api.find(Ref.of(live)) or live
         return live
 
-    # helm.sh/v3:Release
-
-    def _check_release(self, request: CheckRequest) -> CheckResult:
-        old_name = str(reveal(request.olds.get("name")) or "")
-        name = old_name or f"{request.name}-{objects.random_hex(request.random_seed or os.urandom(16))}"
-        inputs = release.complete(request.news, name, self._namespace)
-        failures = release.not_modelled(request.news)
-        known = release.known(dict(inputs))
-        try:
-            if "chart" in known and "version" in known and not has_unknown(inputs.get("repositoryOpts")):
-                repository = release.repository_url(known)
-                chart.locate(known["chart"], known["version"], repository)
-            chart.render(known.get("values", {}), known.get("name", name), known.get("namespace", "default"))
-        except chart.ChartError as error:
-            # Without naming the property: Pulumi would print all values with it.
-            failures.append(CheckFailure(objects.masked(str(error), request.news)))
-        return CheckResult(inputs, failures)
-
-    def _create_release(self, request: CreateRequest) -> Created:
-        if request.preview:
-            return Created("", release.preview(request.inputs))
+    def _helm(self, action: str) -> Helm:
         if self._api is None:
-            raise PluginError(f"can't create Helm Release with unreachable cluster: {self._unreachable}")
-        order = release.order(reveal_object(request.inputs))
-        id = objects.qualified_id(order.namespace, order.name)
-        try:
-            record = self._helm(self._api, request.inputs, lambda helm: helm.install(order))
-        except ReleaseFailed as error:
-            self.warn(
-                request.urn,
-                f'Helm release "{order.name}" was created but has a failed status. Use the `helm` command to '
-                f"investigate the error, correct it, then retry. Reason: {error}",
-            )
-            summary = f'Helm release "{id}" was created, but failed to initialize completely'
-            raise _release_failed(id, request.inputs, error, summary) from error
-        return Created(id, release.state(request.inputs, record))
-
-    def _read_release(self, api: Api, request: ReadRequest) -> ReadResult | None:
-        namespace, name = objects.split_id(request.id)
-        record = Helm(api, self.pause).last(namespace, name)
-        if record is None:
-            return None
-        inputs = request.inputs or release.imported(record)
-        return ReadResult(request.id, inputs, release.state(inputs, record))
-
-    def _update_release(self, request: UpdateRequest) -> Object:
-        if request.preview:
-            return release.preview(request.news)
-        if self._api is None:
-            raise PluginError(f"can't update Helm Release with unreachable cluster: {self._unreachable}")
-        order = release.order(reveal_object(request.news))
-        id = objects.qualified_id(order.namespace, order.name)
-        try:
-            record = self._helm(self._api, request.news, lambda helm: helm.upgrade(order))
-        except ReleaseFailed as error:
-            summary = f'Helm release "{id}" failed to initialize completely'
-            raise _release_failed(id, request.news, error, summary) from error
-        return release.state(request.news, record)
-
-    def _delete_release(self, request: DeleteRequest) -> None:
-        if self._api is None:
-            raise PluginError(
-                f"can't delete Helm Release with unreachable cluster. Reason: {self._unreachable!r}"
-            )
-        order = release.order(reveal_object(request.outputs))
-        Helm(self._api, self.pause).uninstall(
-            order.namespace, order.name, order.wait or order.atomic, order.timeout
-        )
-
-    def _helm(self, api: Api, inputs: Object, action: Callable[[Helm], Record]) -> Record:
-        """Runs an action of Helm; secrets of the inputs do not show in its errors."""
-        try:
-            return action(Helm(api, self.pause))
-        except ReleaseFailed as error:
-            raise ReleaseFailed(error.record, objects.masked(str(error), inputs)) from error
-        except PluginError as error:
-            raise HelmError(objects.masked(str(error), inputs)) from error
+            raise PluginError(f"can't {action} Helm Release with unreachable cluster: {self._unreachable}")
+        return Helm(self._api, self.pause)
 
 
 def _pending(api: Api, inputs: Manifest, live: Manifest) -> str | None:
@@ -565,14 +492,6 @@ def _pending(api: Api, inputs: Manifest, live: Manifest) -> str | None:
     if live["kind"] == "PersistentVolumeClaim":
         return readiness.claim_pending(live, _binding_mode(api, live))
     return readiness.pending(live)
-
-
-def _release_failed(id: str, inputs: Object, error: ReleaseFailed, summary: str) -> InitFailed:
-    reason = (
-        f"{summary}. Use Helm CLI to investigate: failed to become available within allocated timeout. "
-        f"Error: Helm Release {id}: {error}"
-    )
-    return InitFailed(id, release.state(inputs, error.record), [reason])
 
 
 def _another_cluster(olds: Manifest, news: Manifest) -> bool:

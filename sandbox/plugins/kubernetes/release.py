@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sandbox.cluster.chart import CHART, VERSION
-from sandbox.cluster.chart.stack import APP_VERSION
-from sandbox.plugins.framework import (
-    UNKNOWN,
-    CheckFailure,
-    Object,
-    PropertyChange,
-    Secret,
-    Unknown,
-    Value,
-    reveal,
-    reveal_object,
-)
+from sandbox.cluster.chart import APP_VERSION, CHART, VERSION
+from sandbox.plugins.framework import CheckFailure, PropertyChange
 from sandbox.plugins.kubernetes.api import Manifest
 from sandbox.plugins.kubernetes.changes import Path, compare
-from sandbox.plugins.kubernetes.helm import Order, Record, resource_names
+from sandbox.plugins.kubernetes.helm import Order
 from sandbox.plugins.kubernetes.objects import INPUTS, with_secrets
+from sandbox.plugins.kubernetes.records import Record, resource_names
+from sandbox.plugins.values import UNKNOWN, Object, Secret, Unknown, Value, reveal, reveal_object
 
 TOKEN: Final = "kubernetes:helm.sh/v3:Release"  # noqa: S105
 _TIMEOUT_SECONDS: Final = 300

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sandbox.plugins.framework import serve
 from sandbox.plugins.ovh.plugin import OvhPlugin
+from sandbox.plugins.serving import serve
 
 serve(OvhPlugin())

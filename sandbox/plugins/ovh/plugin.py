@@ -6,12 +6,14 @@ import os
 from collections.abc import Mapping
 
 from sandbox.plugins.bridge import BridgedPlugin, BridgedResource
-from sandbox.plugins.framework import ConfigureRequest, InvokeRequest, Object, PluginError, reveal_object
+from sandbox.plugins.framework import ConfigureRequest, InvokeRequest, PluginError
 from sandbox.plugins.ovh.client import VERSION, OvhClient, credentials
-from sandbox.plugins.ovh.kube import Kube, KubeIpRestrictions, KubeNodePool, cluster_state, pool_state
+from sandbox.plugins.ovh.kube import Kube, KubeIpRestrictions, cluster_state
+from sandbox.plugins.ovh.node_pool import KubeNodePool, pool_state
 from sandbox.plugins.ovh.resource import SERVICE_VARIABLE, escape
 from sandbox.plugins.ovh.user import User
 from sandbox.plugins.schema import to_outputs
+from sandbox.plugins.values import Object, reveal_object
 
 
 class OvhPlugin(BridgedPlugin):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import re
 import ssl
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from pulumi.output import UNKNOWN
 
 from components.generated import PasswordProvider, SelfSignedCertificateProvider
+from tests.components.stacks import CHECKOUT
 
 PASSWORD = {"length": 32.0, "keeper": "a"}
 NAMES = {"dns_names": ["localhost"], "ip_addresses": ["127.0.0.1"], "validity_days": 397.0}
@@ -109,3 +112,10 @@ def test_mistakes_are_refused(change: dict[str, Any], words: str) -> None:
 def test_values_not_known_yet_are_no_mistake() -> None:
     for change in ({"ip_addresses": [UNKNOWN]}, {"ip_addresses": UNKNOWN}, {"validity_days": UNKNOWN}):
         assert not SelfSignedCertificateProvider().check({}, {**NAMES, **change}).failures
+
+
+def test_who_makes_and_reads_no_certificate_does_not_import_cryptography() -> None:
+    """It would be 30 ms in every preview, and in the process of the providers."""
+    modules = "components.settings, components.monitoring_stack, components.ai_deploy.providers"
+    code = f"import sys, {modules}; sys.exit('cryptography' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=False).returncode == 0

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.processes import Daemon, ProcessError, belongs_to_sandbox, find, mark, terminate
-from tests.sandbox_toolchain.conftest import gone, wait_for
+from sandbox.processes import Daemon, Process, ProcessError, belongs_to_sandbox, find, mark, terminate
+from tests.waiting import gone, until
 
 
 class Launcher:
@@ -42,6 +42,11 @@ class Launcher:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         return process
+
+
+def started(sandbox: Path, script: Path) -> list[Process]:
+    """Processes that run a script; one that has only been forked still looks like its parent."""
+    return [process for process in find(sandbox) if process.command[1:] == (str(script),)]
 
 
 WAIT = "print('ready', flush=True); signal.pause()"
@@ -148,8 +153,7 @@ class TestTerminate:
             mark(sandbox),
             str(tmp_path / "pulumi-resource-orphan"),
         )
-        wait_for(lambda: len(find(sandbox)) == 2)
-        (orphan,) = (process for process in find(sandbox) if process.id != parent.pid)
+        (orphan,) = until(lambda: started(sandbox, tmp_path / "pulumi-resource-orphan"), "the orphan")
         parent.kill()
         parent.wait(60)
         assert find(sandbox) == [orphan]
@@ -237,7 +241,7 @@ class TestDaemon:
         with pytest.raises(ProcessError, match="the demo runs already"):
             start("signal.pause()")
         os.kill(process, signal.SIGKILL)
-        wait_for(lambda: not daemon.running())
+        until(lambda: not daemon.running(), "the daemon ends")
         start("signal.pause()")
 
     def test_process_that_it_started_does_not_look_like_it(
@@ -246,10 +250,10 @@ class TestDaemon:
         child = tmp_path / "pulumi-resource-child"
         child.write_text("import signal\nsignal.pause()\n")
         process = start(f"subprocess.Popen([sys.executable, {str(child)!r}])\nsignal.pause()")
-        wait_for(lambda: len(find(sandbox)) == 2)
+        until(lambda: started(sandbox, child), "the child")
         os.kill(process, signal.SIGKILL)
-        wait_for(lambda: not daemon.running())
-        assert [process.command[1] for process in find(sandbox)] == [str(child)]
+        until(lambda: not daemon.running(), "the daemon ends")
+        assert find(sandbox) == started(sandbox, child) != []
 
     def test_has_a_session_of_its_own_and_a_log_that_others_cannot_read(
         self, daemon: Daemon, start: Callable[[str], int]

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandbox.toolchain.plugins import install_plugins
+import pytest
+
+from sandbox import plugin_scripts
+from sandbox.plugin_scripts import install_plugins
+from sandbox.project import CHECKOUT
 
 
 def checkout(directory: Path) -> Path:
@@ -19,28 +23,34 @@ def checkout(directory: Path) -> Path:
     return directory
 
 
-def test_plugin_runs_from_its_checkout_whatever_the_folder(tmp_path: Path) -> None:
+def test_plugin_runs_from_its_checkout_whatever_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "a home"
     ours = checkout(tmp_path / "it's ours")
     other = checkout(tmp_path / "other")
-    install_plugins(home, {"demo": "1.2.3"}, checkout=ours)
+    monkeypatch.setattr(plugin_scripts, "CHECKOUT", ours)
+    install_plugins(home, {"demo": "1.2.3"})
     plugin = home / "plugins" / "resource-demo-v1.2.3" / "pulumi-resource-demo"
     # The engine's current folder is the program's, which may hold a package `sandbox` as well.
     said = subprocess.check_output([plugin, "127.0.0.1:1", "a b"], cwd=other, text=True)
     assert said == f"{ours / 'sandbox/plugins/demo.py'} 127.0.0.1:1 a b\n"
 
 
-def test_plugin_runs_under_the_given_interpreter(tmp_path: Path) -> None:
+def test_plugin_runs_under_the_interpreter_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text('#!/bin/sh\necho "$PYTHONPATH" "$@"\n')
     python.chmod(0o755)
-    install_plugins(tmp_path, {"demo": "1.2.3"}, python, tmp_path)
+    monkeypatch.setattr(sys, "executable", str(python))
+    install_plugins(tmp_path, {"demo": "1.2.3"})
     plugin = tmp_path / "plugins" / "resource-demo-v1.2.3" / "pulumi-resource-demo"
-    assert subprocess.check_output([plugin], text=True) == f"{tmp_path} -P -m sandbox.plugins.demo\n"
+    assert subprocess.check_output([plugin], text=True) == f"{CHECKOUT} -P -m sandbox.plugins.demo\n"
 
 
-def test_current_plugin_is_left_alone(tmp_path: Path) -> None:
+def test_current_plugin_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def inode() -> int:
         return (tmp_path / "plugins/resource-demo-v1.2.3/pulumi-resource-demo").stat().st_ino
 
@@ -48,7 +58,8 @@ def test_current_plugin_is_left_alone(tmp_path: Path) -> None:
     before = inode()
     install_plugins(tmp_path, {"demo": "1.2.3"})
     assert inode() == before
-    install_plugins(tmp_path, {"demo": "1.2.3"}, Path(sys.base_prefix) / "bin" / "python3")
+    monkeypatch.setattr(sys, "executable", str(Path(sys.base_prefix) / "bin" / "python3"))
+    install_plugins(tmp_path, {"demo": "1.2.3"})
     assert inode() != before
 
 
