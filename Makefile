@@ -12,6 +12,9 @@ unexport SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
 endif
 endif
 
+# What a target cannot do without: names of variables, and an example of them.
+needs = @$(foreach name,$(1),test -n "$($(name))" || { echo "$(name) is missing: make $@ $(2)" >&2; exit 2; };)
+
 .DEFAULT_GOAL := help
 .PHONY: help sandbox sandbox-down sandbox-status dashboards rehearse loadtest drill calibrate prices doctor preview deploy drift comment issue recover test lint types unit verify-chart prove clean
 
@@ -37,43 +40,47 @@ prices: $(VENV)/.ready ## Renews components/prices.json from OVHcloud's public c
 	@$(RUN) -m components.price_catalogue
 
 rehearse: $(VENV)/.ready ## Runs a stack on virtual time under some traffic: make rehearse STACK=prod [TRAFFIC=article] [SWEEP=no] [CALIBRATION=calibration.json]
-	@test -n "$(STACK)" || { echo "which stack? make rehearse STACK=prod" >&2; exit 2; }
+	$(call needs,STACK,STACK=prod)
 	@$(RUN) -m autoscaling --stack "$(STACK)" $(if $(TRAFFIC),--traffic "$(TRAFFIC)") $(if $(SEED),--seed "$(SEED)") $(if $(filter no,$(SWEEP)),--no-sweep) $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(OUTPUT),--output "$(OUTPUT)") $(if $(JSON),--json "$(JSON)")
 
+# Told neither stack nor address, it tests the sandbox, as a shell does that has read the sandbox's environment.
+IN_THE_SANDBOX = environment=$$($(SANDBOX) environment) || { echo "or say what to test: STACK=prod or URL=https://host/v1" >&2; exit 1; }; . "$$environment";
 loadtest: $(VENV)/.ready ## Tests the sandbox, STACK=prod or URL=https://host/v1 under load: make loadtest [TRAFFIC=article] [GOODPUT="ttft:2500 tpot:100"]
-	@$(RUN) -m loadtest $(if $(STACK),--stack "$(STACK)") $(if $(URL),--url "$(URL)") $(if $(MODEL),--model "$(MODEL)") $(if $(TRAFFIC),--traffic "$(TRAFFIC)") $(if $(SEED),--seed "$(SEED)") $(if $(filter no,$(STREAM)),--no-stream) $(if $(GOODPUT),--goodput $(GOODPUT)) $(if $(TIMEOUT),--timeout "$(TIMEOUT)") $(if $(OUTPUT),--output "$(OUTPUT)")
+	@$(if $(STACK)$(URL),,$(IN_THE_SANDBOX)) $(RUN) -m loadtest $(if $(URL),--url "$(URL)" $(if $(STACK),--stack "$(STACK)"),--stack "$(or $(STACK),sandbox)") $(if $(MODEL),--model "$(MODEL)") $(if $(TRAFFIC),--traffic "$(TRAFFIC)") $(if $(SEED),--seed "$(SEED)") $(if $(filter no,$(STREAM)),--no-stream) $(if $(GOODPUT),--goodput $(GOODPUT)) $(if $(TIMEOUT),--timeout "$(TIMEOUT)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
 drill: $(VENV)/.ready ## The whole story in minutes: a sandbox of its own, load, scale-up to 3 replicas, faster answers, back to 1
 	@$(RUN) -m sandbox drill
 
 calibrate: $(VENV)/.ready ## Measures a replica from a load test of it: make calibrate RESULT=loadtest.json > calibration.json
-	@test -n "$(RESULT)" || { echo "which result? make calibrate RESULT=loadtest.json > calibration.json" >&2; exit 2; }
+	$(call needs,RESULT,RESULT=loadtest.json > calibration.json)
 	@$(RUN) -m autoscaling.calibrate "$(RESULT)"
 
 doctor: $(VENV)/.ready ## Looks for what would stop a stack, before anything is bought: make doctor STACK=dev
-	@test -n "$(STACK)" || { echo "which stack? make doctor STACK=dev" >&2; exit 2; }
+	$(call needs,STACK,STACK=dev)
 	@$(RUN) -m doctor "$(STACK)"
 
 preview: $(VENV)/.ready ## What an update would change and cost: make preview STACK=dev [COMMENT=file.md] [PLAN=file]
-	@test -n "$(STACK)" || { echo "which stack? make preview STACK=dev" >&2; exit 2; }
+	$(call needs,STACK,STACK=dev)
 	@$(RUN) -m ci preview "$(STACK)" $(if $(COMMENT),--text "$(COMMENT)") $(if $(PLAN),--plan "$(PLAN)")
 
 deploy: $(VENV)/.ready ## Updates a stack, as planned if a plan is given: make deploy STACK=dev [COMMENT=file.md] [PLAN=file]
-	@test -n "$(STACK)" || { echo "which stack? make deploy STACK=dev" >&2; exit 2; }
+	$(call needs,STACK,STACK=dev)
 	@$(RUN) -m ci deploy "$(STACK)" $(if $(COMMENT),--text "$(COMMENT)") $(if $(PLAN),--plan "$(PLAN)")
 
 drift: $(VENV)/.ready ## Fails when the cloud is not as the state says: make drift STACK=dev [COMMENT=file.md]
-	@test -n "$(STACK)" || { echo "which stack? make drift STACK=dev" >&2; exit 2; }
+	$(call needs,STACK,STACK=dev)
 	@$(RUN) -m ci drift "$(STACK)" $(if $(COMMENT),--text "$(COMMENT)")
 
 comment: $(VENV)/.ready ## Puts a preview on a pull request: make comment STACK=dev COMMENT=file.md PULL_REQUEST=1
+	$(call needs,STACK COMMENT PULL_REQUEST,STACK=dev COMMENT=file.md PULL_REQUEST=1)
 	@$(RUN) -m ci comment "$(STACK)" --text "$(COMMENT)" --pull-request "$(PULL_REQUEST)"
 
 issue: $(VENV)/.ready ## Opens or renews the issue about a stack's drift: make issue STACK=dev COMMENT=file.md
+	$(call needs,STACK COMMENT,STACK=dev COMMENT=file.md)
 	@$(RUN) -m ci issue "$(STACK)" --text "$(COMMENT)"
 
 recover: ## The way back after a killed or interrupted update: make recover STACK=dev
-	@test -n "$(STACK)" || { echo "which stack? make recover STACK=dev" >&2; exit 2; }
+	$(call needs,STACK,STACK=dev)
 	-pulumi cancel --yes -s $(STACK)
 	pulumi refresh --yes --skip-preview --clear-pending-creates -s $(STACK)
 	pulumi up --yes --skip-preview --continue-on-error -s $(STACK)

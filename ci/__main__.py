@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,20 +12,7 @@ from pathlib import Path
 from ci import pulumi, report
 from ci.github import GithubError, Repository
 from ci.pulumi import Outcome, RefusedError
-from sandbox.toolchain import ToolchainError
-
-_SECRETS = (
-    "AWS_SECRET_ACCESS_KEY",
-    "GITHUB_TOKEN",
-    "HF_TOKEN",
-    "OVH_ACCESS_TOKEN",
-    "OVH_APPLICATION_SECRET",
-    "OVH_CLIENT_SECRET",
-    "OVH_CONSUMER_KEY",
-    "PULUMI_ACCESS_TOKEN",
-    "PULUMI_CONFIG_PASSPHRASE",
-)
-"""Variables whose values no text may show."""
+from stacks.cli import PulumiError, secrets
 
 
 def _footer(environment: Mapping[str, str]) -> str:
@@ -38,10 +26,9 @@ def _footer(environment: Mapping[str, str]) -> str:
 
 def _tell(kind: report.Kind, stack: str, outcome: Outcome, file: Path | None) -> int:
     if file is not None:
-        secrets = [value for name in _SECRETS if (value := os.environ.get(name))]
         ok, footer = outcome.status == 0, _footer(os.environ)
         file.write_text(
-            report.text(kind, stack, outcome.run, ok=ok, footer=footer, secrets=secrets), encoding="utf-8"
+            report.text(kind, stack, outcome.run, ok=ok, footer=footer, secrets=secrets()), encoding="utf-8"
         )
     return outcome.status
 
@@ -57,7 +44,7 @@ def _issue(stack: str, file: Path) -> str:
 
 
 def main() -> int:
-    """Runs one step; the exit status is that of the Pulumi CLI, or 1."""
+    """Runs one step; the exit status is that of the Pulumi CLI, 1, or 2 for wrong arguments."""
     parser = argparse.ArgumentParser(prog="python -m ci", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)
     for name, about in (
@@ -75,6 +62,10 @@ def main() -> int:
         if name == "comment":
             step.add_argument("--pull-request", type=int, required=True)
     given = parser.parse_args()
+    for file in (given.text, getattr(given, "plan", None)):
+        # Not found out when an update is over.
+        if file is not None and not file.parent.is_dir():
+            parser.error(f"{file}: there is no folder {file.parent}")
     try:
         match given.step:
             case "preview":
@@ -87,9 +78,11 @@ def main() -> int:
                 sys.stdout.write(f"{_comment(given.stack, given.text, given.pull_request)}\n")
             case "issue":
                 sys.stdout.write(f"{_issue(given.stack, given.text)}\n")
-    except (RefusedError, GithubError, ToolchainError, OSError) as error:
+    except (RefusedError, GithubError, PulumiError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 

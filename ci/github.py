@@ -81,7 +81,10 @@ class Repository:
         except httpx.HTTPError as error:
             raise GithubError(f"{method} {url}: {error}") from error
         if answer.is_success:
-            return answer.json()
+            try:
+                return answer.json()
+            except ValueError:
+                raise GithubError(f"{method} {url}: the answer is no JSON: {answer.text[:300]}") from None
         hint = " (does the job have the permission?)" if answer.status_code in (403, 404) else ""
         raise GithubError(f"{method} {url}: HTTP {answer.status_code}{hint}: {answer.text[:300]}")
 

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ci import report
-from sandbox.toolchain import ensure
-from sandbox.toolchain.tools import PULUMI, find_version
+from stacks.cli import ROOT, Cli
 
-ROOT = Path(__file__).resolve().parents[1]
 POLICIES = ROOT / "policy"
 """The policy pack."""
-DRIFT = 7
-"""Exit status of the CLI when it was to find no changes and found some."""
 
 
 class RefusedError(Exception):
@@ -61,14 +55,14 @@ def deploy(stack: str, plan: Path | None = None) -> Outcome:
 
 
 def drift(stack: str) -> Outcome:
-    """What is not as the state says; changes nothing, nor the state. Status `DRIFT` when there is any."""
+    """What is not as the state says; changes nothing, nor the state. Its status is 0 without."""
     return _run("refresh", "-s", stack, "--preview-only", "--expect-no-changes")
 
 
 def _unfollowable(plan: Path) -> list[str]:
     try:
         return report.unfollowable(json.loads(plan.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise RefusedError(
             f"{plan} is no plan: {error}; make one with `make preview … PLAN={plan}`"
         ) from error
@@ -81,16 +75,23 @@ def _policies() -> list[str]:
 
 def _run(*arguments: str) -> Outcome:
     """Runs the CLI, whose output the user sees, and reads what it wrote into its event log."""
-    pulumi, environment = cli()
+    cli = Cli.find()
     # The event log is an option for programs that drive the CLI, such as Pulumi's own Automation API.
-    environment = {**environment, "PULUMI_DEBUG_COMMANDS": "true"}
+    environment = {**cli.environment, "PULUMI_DEBUG_COMMANDS": "true"}
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory, "events.json")
-        command = [pulumi, *arguments, "--non-interactive", "--event-log", str(log)]
+        command = [cli.program, *arguments, "--non-interactive", "--event-log", str(log)]
         with _left_to_the_engine():
             status = subprocess.call(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return Outcome(status, report.read(map(json.loads, lines)))
+    return Outcome(status, report.read(_events(lines)))
+
+
+def _events(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    for line in lines:
+        # An engine that is killed leaves half a line.
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 @contextmanager
@@ -105,25 +106,3 @@ def _left_to_the_engine() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def cli() -> tuple[str, dict[str, str]]:
-    """The CLI (that of PATH unless it is too old, else the toolchain's), and the environment to run it in.
-
-    Raises ToolchainError when there is none to be had.
-    """
-    found = shutil.which("pulumi")
-    pulumi = found if found and _is_new_enough(found) else str(ensure(_say, (PULUMI,)).pulumi)
-    # The program runs with this Python and its packages.
-    path = os.pathsep.join([str(Path(sys.executable).parent), str(Path(pulumi).parent), os.environ["PATH"]])
-    return pulumi, {**os.environ, "PATH": path}
-
-
-def _is_new_enough(pulumi: str) -> bool:
-    result = subprocess.run([pulumi, "version"], capture_output=True, text=True, check=False)
-    version = find_version(result.stdout)
-    return version is not None and version >= PULUMI.minimum
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

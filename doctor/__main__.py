@@ -20,13 +20,13 @@ from doctor.finding import Finding, ok, problem, table, unknown
 
 def examine(name: str) -> Iterator[Finding]:
     """Looks at everything that the stack needs, as far as what it builds upon is there."""
-    stack, finding = gather.backend(name)
+    stack, identities, finding = gather.backend(name)
     yield finding
     if stack is None:
         yield unknown("all else", "was not looked at: it depends on the settings", "mend this first")
         return
     try:
-        settings = stack.settings(name)
+        settings = stack.settings()
     except SettingsError as error:
         yield problem("settings", str(error), "mend them; they are all that `pulumi preview` would tell, too")
         return
@@ -43,10 +43,12 @@ def examine(name: str) -> Iterator[Finding]:
         return
     details = gather.details(client)
     yield checks.credentials(details)
-    if details.known:
-        calls = rights.needed(monitoring.grafana_reserved_address)
-        answers = gather.questions(client, settings, details, calls)
-        yield from checks.everything(answers, settings, calls, stack.deployed)
+    if not details.known:
+        yield unknown("project, offer, quotas", "were not asked for", "mend this first")
+        return
+    calls = rights.needed(monitoring.grafana_reserved_address)
+    answers = gather.questions(client, settings, details, calls)
+    yield from checks.everything(answers, settings, calls, identities)
 
 
 def main() -> int:

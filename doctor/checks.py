@@ -1,19 +1,17 @@
 """The checks: answers in, findings out. Pure.
 
-Numbers and names are those of the published schemas of OVHcloud API v1 (`cloud.quota.Quotas`,
-`cloud.kube.Flavor`, `cloud.project.ai.capabilities.Flavor`); Hugging Face's error codes are those that its
-own client reads.
+Hugging Face's error codes are those that its own client reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from components.ai_deploy.spec import DeploymentStrategy
 from components.prices import prices
 from components.settings import ClusterSettings, EndpointSettings, MonitoringSettings, Settings
+from doctor.answers import Access, Answer, GpuUse
 from doctor.finding import Finding, ok, problem, unknown
 from doctor.rights import IAM_PREFIX, Call, refused
 
@@ -23,32 +21,17 @@ _MIB_PER_GB = 1024
 """The quota counts memory in MiB, as OpenStack does, flavors in GB; their GB are taken for GiB."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What was answered to a question: a value as in JSON, or why there is none."""
-
-    value: Any = None
-    trouble: str = ""
-    """Why there is no value; it names the request and holds no secret."""
-    status: int | None = None
-    """HTTP status of an answer without a value."""
-
-    @property
-    def known(self) -> bool:
-        """Whether there is a value."""
-        return not self.trouble
-
-
 def _unanswered(topic: str, answer: Answer) -> Finding:
-    return unknown(topic, answer.trouble, f"see to the cause if it is one, or {CONTROL_PANEL}")
+    return unknown(topic, answer.trouble, f"see to the cause, or {CONTROL_PANEL}")
 
 
 def credentials(details: Answer) -> Finding:
     """Whether OVHcloud knows the credentials; `details` is `GET /auth/details`."""
     if not details.known:
-        return problem(
-            "credentials", details.trouble, "make new ones as docs/going-live.md says, and set them"
-        )
+        if details.status in (400, 401, 403):
+            remedy = "make new ones as docs/going-live.md says, and set them"
+            return problem("credentials", details.trouble, remedy)
+        return unknown("credentials", details.trouble, "see to the cause and look again")
     return ok("credentials", f"account {details.value.get('account')}, method {details.value.get('method')}")
 
 
@@ -76,7 +59,7 @@ def rights(details: Answer, checked: Answer, calls: Sequence[Call], service_name
             "rights (IAM)", checked.trouble, "compare the policy with the list in docs/going-live.md"
         )
         return
-    authorized = set(checked.value.get("authorizedActions") or ())
+    authorized = set(checked.value["authorizedActions"])
     actions = dict.fromkeys(IAM_PREFIX + call.action for call in calls)
     missing = [action.removeprefix(IAM_PREFIX) for action in actions if action not in authorized]
     if missing:
@@ -93,7 +76,7 @@ def project(answer: Answer, service_name: str) -> Finding:
             remedy = "set serviceName or OVH_CLOUD_PROJECT_SERVICE to the id of a project of this account"
             return problem("project", f"{service_name} is not to be seen with these credentials", remedy)
         return _unanswered("project", answer)
-    status = answer.value.get("status")
+    status = answer.value["status"]
     if status != "ok":
         return problem(
             "project", f"{service_name} is {status}", "see to payment and state in the Control Panel"
@@ -105,7 +88,7 @@ def ai_service(answer: Answer) -> Finding:
     """Whether AI Deploy may be used in the project; `answer` is `GET …/ai/authorization`."""
     if not answer.known:
         return _unanswered("AI service", answer)
-    if answer.value.get("authorized") is not True:
+    if not answer.value["authorized"]:
         remedy = (
             "open AI Deploy in the Control Panel, or call POST /cloud/project/{serviceName}/ai/authorization"
         )
@@ -118,29 +101,34 @@ def gpu_flavor(regions: Answer, flavors: Answer, settings: EndpointSettings) -> 
     topic = "GPU flavor"
     if not regions.known:
         return _unanswered(topic, regions)
-    names = [str(region["id"]) for region in regions.value]
+    names = [region["id"] for region in regions.value]
     if settings.region not in names:
         return problem(
             topic, f"region {settings.region} has no AI products", f"region: one of {', '.join(names)}"
         )
     if not flavors.known:
         return _unanswered(topic, flavors)
-    offered = {str(flavor["id"]): flavor for flavor in flavors.value}
+    offered = {flavor["id"]: flavor for flavor in flavors.value}
     flavor = offered.get(settings.gpu_flavor)
     if flavor is None:
         remedy = f"gpuFlavor: one of {', '.join(sorted(offered))}"
         return problem(topic, f"{settings.gpu_flavor} is not offered in {settings.region}", remedy)
-    if settings.gpu_count > int(flavor["max"]):
+    if settings.gpu_count > flavor["max"]:
         return problem(
-            topic, f"a replica of {settings.gpu_flavor} has at most {flavor['max']} units", "lower gpuCount"
+            topic,
+            f"a replica of {settings.gpu_flavor} has at most {_counted(flavor['max'], 'GPU')}",
+            "lower gpuCount",
         )
     return ok(topic, f"{settings.gpu_flavor} is offered in {settings.region}")
 
 
-def gpu_quota(quota: Answer, apps: Answer, settings: EndpointSettings) -> Finding:
+def gpu_quota(
+    quota: Answer, apps: Answer, settings: EndpointSettings, identities: Collection[str]
+) -> Finding:
     """Whether the project may use as many GPUs as the stack needs at most, an update included.
 
-    `quota` is how many GPUs the project may use at once (None: not told), `apps` are all its apps.
+    `quota` is how many GPUs the project may use at once (None: not told), `apps` is a `GpuUse` for each of
+    its apps. Those that carry one of `identities`, or are to be taken over, belong to the stack.
     """
     topic = "GPU quota"
     if not quota.known or not apps.known:
@@ -156,13 +144,16 @@ def gpu_quota(quota: Answer, apps: Answer, settings: EndpointSettings) -> Findin
             f"gpuQuota is {settings.gpu_quota}, the project may use {limit} at once",
             f"set gpuQuota to {limit} and maxReplicas to what fits, or {_SUPPORT}",
         )
-    others = [app for app in apps.value if app.gpus and app.spec.get("name") != settings.app_name]
+    uses: Sequence[GpuUse] = apps.value
+    others = [
+        app for app in uses if app.gpus and app.identity not in identities and app.id != settings.adopt_app_id
+    ]
     surge = 0
     if settings.container_updates == "roll":
         surge, _ = DeploymentStrategy().limits(settings.max_replicas)
     most = (settings.max_replicas + surge) * settings.gpu_count
     free = limit - sum(app.gpus for app in others)
-    holders = _few([f"{app.spec.get('name')} has {app.gpus}" for app in others])
+    holders = _few([f"{app.name} ({app.id}) has {app.gpus}" for app in others])
     told = f"{limit} at once, {holders or 'none in use by other apps'}"
     if settings.max_replicas * settings.gpu_count > free:
         return problem(
@@ -210,9 +201,7 @@ def nodes(flavors: Answer, quotas: Answer, settings: ClusterSettings, deployed: 
     if not flavors.known:
         yield _unanswered("node flavor", flavors)
         return
-    available = {
-        str(flavor["name"]): flavor for flavor in flavors.value if flavor.get("state") == "available"
-    }
+    available = {flavor["name"]: flavor for flavor in flavors.value if flavor["state"] == "available"}
     flavor = available.get(settings.node_flavor)
     if flavor is None:
         remedy = f"nodeFlavor: one of {', '.join(sorted(available)) or '(none)'}"
@@ -226,16 +215,13 @@ def nodes(flavors: Answer, quotas: Answer, settings: ClusterSettings, deployed: 
         yield _unanswered("instance quota", quota)
         return
     count = settings.node_count
+    cores, memory = count * flavor["vCPUs"], count * flavor["ram"] * _MIB_PER_GB
     wanted = {
-        "instances": (count, quota.value.get("maxInstances"), quota.value.get("usedInstances")),
-        "vCPU": (count * int(flavor["vCPUs"]), quota.value.get("maxCores"), quota.value.get("usedCores")),
-        "MiB of memory": (
-            count * int(flavor["ram"]) * _MIB_PER_GB,
-            quota.value.get("maxRam"),
-            quota.value.get("usedRAM"),
-        ),
+        _counted(count, "instance"): (count, "maxInstances", "usedInstances"),
+        f"{cores} vCPU": (cores, "maxCores", "usedCores"),
+        f"{memory} MiB of memory": (memory, "maxRam", "usedRAM"),
     }
-    yield _room("instance quota", settings.cluster_region, wanted, "lower nodeCount", deployed)
+    yield _room("instance quota", settings.cluster_region, wanted, quota.value, "lower nodeCount", deployed)
 
 
 def storage(
@@ -252,10 +238,11 @@ def storage(
         return
     sizes = (settings.prometheus_storage, settings.alertmanager_storage, settings.grafana_storage)
     wanted = {
-        "volumes": (len(sizes), quota.value.get("maxVolumeCount"), quota.value.get("volumeCount")),
-        "GiB": (sum(sizes), quota.value.get("maxGigabytes"), quota.value.get("usedGigabytes")),
+        _counted(len(sizes), "volume"): (len(sizes), "maxVolumeCount", "volumeCount"),
+        f"{sum(sizes)} GiB": (sum(sizes), "maxGigabytes", "usedGigabytes"),
     }
-    yield _room("volume quota", cluster.cluster_region, wanted, "lower the sizes of the volumes", deployed)
+    smaller = "lower the sizes of the volumes"
+    yield _room("volume quota", cluster.cluster_region, wanted, quota.value, smaller, deployed)
 
 
 def network(
@@ -275,14 +262,9 @@ def network(
     if not balancers.known:
         yield _unanswered("load balancers", balancers)
         return
-    limit = (balancers.value.get("maxLoadbalancers"), balancers.value.get("usedLoadbalancers"))
-    yield _room(
-        "load balancers",
-        cluster.cluster_region,
-        {"load balancer": (1, *limit)},
-        "set grafanaAccess: port-forward",
-        deployed,
-    )
+    wanted = {_counted(1, "load balancer"): (1, "maxLoadbalancers", "usedLoadbalancers")}
+    smaller = "set grafanaAccess: port-forward"
+    yield _room("load balancers", cluster.cluster_region, wanted, balancers.value, smaller, deployed)
 
 
 def _region_quota(quotas: Answer, region: str, category: str) -> Answer:
@@ -298,36 +280,27 @@ def _region_quota(quotas: Answer, region: str, category: str) -> Answer:
 def _room(
     topic: str,
     region: str,
-    wanted: Mapping[str, tuple[int, int | None, int | None]],
+    wanted: Mapping[str, tuple[int, str, str]],
+    quota: Mapping[str, int | None],
     smaller: str,
     deployed: bool,
 ) -> Finding:
-    """Whether what is wanted fits besides what is used; a limit that is unknown or negative is none."""
+    """Whether what is wanted fits besides what is used.
+
+    `wanted` is in words, as a number, and the keys of limit and use in `quota`; a limit that is unknown or
+    negative is none.
+    """
     lacking: list[str] = []
-    for name, (count, limit, used) in wanted.items():
-        if limit is not None and limit >= 0 and count > limit - (used or 0):
-            lacking.append(f"{count} {name} needed, {max(0, limit - (used or 0))} of {limit} free")
+    for words, (count, most, in_use) in wanted.items():
+        limit, used = quota.get(most), quota.get(in_use) or 0
+        if limit is not None and limit >= 0 and count > limit - used:
+            lacking.append(f"{words} needed, {max(0, limit - used)} of {limit} free")
     if not lacking:
-        return ok(
-            topic,
-            f"{region} has room for {', '.join(f'{count} {name}' for name, (count, _, _) in wanted.items())}",
-        )
+        return ok(topic, f"{region} has room for {', '.join(wanted)}")
     text = f"{region}: {'; '.join(lacking)}"
     if deployed:
         return unknown(topic, text, "the stack itself may be what uses it: see what the next update adds")
     return problem(topic, text, f"{smaller}, or {_SUPPORT}")
-
-
-@dataclass(frozen=True)
-class Access:
-    """What Hugging Face said about a model."""
-
-    status: int
-    """Of `GET /api/models/{id}/auth-check`."""
-    code: str
-    """Header `X-Error-Code`."""
-    token_known: bool | None
-    """Whether it knows the token; None: there is none."""
 
 
 def model(access: Answer, name: str, endpoint: str) -> Finding:
@@ -383,25 +356,31 @@ def chart(index: Answer, settings: MonitoringSettings) -> Finding:
     return ok("Helm chart", f"kube-prometheus-stack {version} is in {settings.chart_repository}")
 
 
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def _few(things: Sequence[str], most: int = 6) -> str:
     more = f" and {len(things) - most} more" if len(things) > most else ""
     return ", ".join(things[:most]) + more
 
 
 def everything(
-    answers: Mapping[str, Answer], settings: Settings, calls: Sequence[Call], deployed: bool
+    answers: Mapping[str, Answer], settings: Settings, calls: Sequence[Call], identities: Collection[str]
 ) -> Iterator[Finding]:
     """The findings about OVHcloud, in the order to see to them.
 
-    Keys of `answers` are those of `gather.questions`.
+    Keys of `answers` are those of `gather.questions`. `identities` are in the stack's state, and there are
+    none before its first update.
     """
+    deployed = bool(identities)
     service_name = settings.general.service_name
     endpoint, cluster, monitoring = settings.endpoint, settings.cluster, settings.monitoring
     yield from rights(answers["details"], answers["rights"], calls, service_name)
     yield project(answers["project"], service_name)
     yield ai_service(answers["authorization"])
     yield gpu_flavor(answers["ai regions"], answers["ai flavors"], endpoint)
-    yield gpu_quota(answers["gpu quota"], answers["apps"], endpoint)
+    yield gpu_quota(answers["gpu quota"], answers["apps"], endpoint, identities)
     yield from kubernetes(answers["kube regions"], answers["kube versions"], cluster)
     yield from nodes(answers["kube flavors"], answers["quotas"], cluster, deployed)
     yield from storage(answers["quotas"], cluster, monitoring, deployed)

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from ci import pulumi
 from components.ai_deploy.api import AiDeploy
 from components.ai_deploy.client import OvhApiError, OvhClient
 from components.ai_deploy.credentials import ENDPOINTS
 from components.ai_deploy.redact import redact
-from components.settings import PROJECT, Settings, load
-from doctor.checks import Access, Answer
+from components.settings import Settings
+from doctor.answers import (
+    Access,
+    AiFlavor,
+    AiRegion,
+    Answer,
+    Authorization,
+    Description,
+    Details,
+    Enumeration,
+    GpuUse,
+    KubeFlavor,
+    Project,
+    Quota,
+    Rights,
+    Vrack,
+)
 from doctor.finding import Finding, ok, problem
 from doctor.rights import IAM_PREFIX, Call
-from sandbox.toolchain import ToolchainError
+from stacks.cli import Cli, NoCliError, PulumiError
+from stacks.stack import Stack, identities
 
 HUGGING_FACE = "https://huggingface.co"
 """Where models are, unless HF_ENDPOINT says otherwise, as for Hugging Face's own tools."""
@@ -30,83 +41,31 @@ _PATIENCE = 15.0
 _VERSIONS = "cloud.kube.VersionEnum"
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A stack as its backend knows it."""
-
-    config: Mapping[str, str] = field(repr=False)
-    """Values by key with namespace, secrets in clear."""
-    secrets: frozenset[str]
-    """Keys whose values are encrypted."""
-    deployed: bool
-    """Whether it has outputs, so that there is something of it in the cloud."""
-
-    def settings(self, name: str) -> Settings:
-        """The settings, as the program reads them; raises SettingsError."""
-        prefix = f"{PROJECT}:"
-        own = {
-            key.removeprefix(prefix): value for key, value in self.config.items() if key.startswith(prefix)
-        }
-        return load(own, secret=lambda key: prefix + key in self.secrets, environment=os.environ, stack=name)
-
-
-def backend(name: str) -> tuple[Stack | None, Finding]:
-    """The stack, None when the CLI cannot read it, and what there is to say about backend and passphrase."""
+def backend(name: str) -> tuple[Stack | None, frozenset[str], Finding]:
+    """The stack (None when the CLI cannot read it), the ids of its apps, and what the backend says of it."""
     topic = "Pulumi"
     try:
-        config = _pulumi("config", "--json", "--show-secrets", "-s", name)
-        outputs = _pulumi("stack", "output", "--json", "--show-secrets", "-s", name)
-    except ToolchainError as error:
-        return None, problem(topic, "the CLI cannot be had", str(error))
-    except _PulumiError as error:
-        said = str(error).lower()
-        if "passphrase" in said:
-            remedy = "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to that of the stack"
-        elif "no stack named" in said:
-            remedy = f"`pulumi stack init {name}`, or name another stack"
-        else:
-            remedy = "`pulumi login <backend>` or PULUMI_BACKEND_URL, and the credentials of the backend"
-        return None, problem(topic, str(error), remedy)
-    secrets = frozenset(key for key, entry in config.items() if entry["secret"])
-    stack = Stack({key: entry.get("value", "") for key, entry in config.items()}, secrets, bool(outputs))
-    tried = "the passphrase is right" if secrets or outputs else "no secret yet, so no passphrase was tried"
-    return stack, ok(topic, f"the backend knows {name}, {tried}")
+        cli = Cli.find()
+        stack, known = Stack.read(name, cli), identities(name, cli)
+    except NoCliError as error:
+        return None, frozenset(), problem(topic, "the CLI cannot be had", str(error))
+    except PulumiError as error:
+        return None, frozenset(), problem(topic, str(error), _remedy(name, str(error).lower()))
+    proven = "the passphrase is right" if stack.secrets or stack.outputs else "no secret yet to try it on"
+    return stack, known, ok(topic, f"the backend knows {name}, {proven}")
 
 
-class _PulumiError(Exception):
-    """What the CLI said on its way out, in one line."""
-
-
-def _pulumi(*arguments: str) -> Mapping[str, Any]:
-    command, environment = pulumi.cli()
-    result = subprocess.run(
-        [command, *arguments, "--non-interactive"],
-        cwd=pulumi.ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        said = [line for line in result.stderr.splitlines() if line.strip()]
-        last = said[-1].removeprefix("error: ") if said else f"status {result.returncode}"
-        raise _PulumiError(redact(last, _secrets(os.environ))[:300])
-    answer: Mapping[str, Any] = json.loads(result.stdout)
-    return answer
-
-
-def _secrets(environment: Mapping[str, str]) -> list[str]:
-    return [
-        value
-        for name in ("PULUMI_CONFIG_PASSPHRASE", "PULUMI_ACCESS_TOKEN")
-        if (value := environment.get(name))
-    ]
+def _remedy(name: str, said: str) -> str:
+    if "passphrase" in said:
+        return "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to that of the stack"
+    if "no stack named" in said:
+        return f"`pulumi stack init {name}`, or name another stack"
+    return "`pulumi login <backend>` or PULUMI_BACKEND_URL, and the credentials of the backend"
 
 
 def details(client: OvhClient) -> Answer:
     """Who the credentials are."""
-    return _ask(client, lambda deadline: client.request("GET", "/auth/details", deadline=deadline))
+    return _get(client, "/auth/details", Details)
 
 
 def questions(client: OvhClient, settings: Settings, known: Answer, calls: list[Call]) -> dict[str, Answer]:
@@ -116,27 +75,41 @@ def questions(client: OvhClient, settings: Settings, known: Answer, calls: list[
     ai = f"{base}/ai"
     api = AiDeploy(client, service_name)
 
-    def get(path: str, **params: str) -> Answer:
-        return _ask(
-            client, lambda deadline: client.request("GET", path, params=params or None, deadline=deadline)
-        )
+    def get(path: str, shape: Any, **params: str) -> Answer:
+        return _get(client, path, shape, params)
+
+    def read(path: str, question: Callable[[], Any]) -> Answer:
+        """What `AiDeploy` makes of an answer, which it takes for one of the documented shape."""
+        try:
+            return _ask(client, lambda _: question())
+        except (AttributeError, TypeError, ValueError) as error:
+            return Answer(trouble=f"GET {path}: not the documented shape: {error}")
 
     region = settings.cluster.cluster_region
     return {
         "details": known,
         "rights": _rights(client, service_name, calls),
-        "project": get(base),
-        "authorization": get(f"{ai}/authorization"),
-        "ai regions": get(f"{ai}/capabilities/region"),
-        "ai flavors": get(f"{ai}/capabilities/region/{quote(settings.endpoint.region)}/flavor"),
-        "gpu quota": _ask(client, lambda _: api.gpu_quota()),
-        "apps": _ask(client, lambda _: api.all_apps()),
-        "kube regions": get(f"{base}/capabilities/kube/regions"),
-        "kube flavors": get(f"{base}/capabilities/kube/flavors", region=region),
-        "kube versions": _versions(get("/cloud.json")),
-        "quotas": get(f"{base}/quota"),
-        "vrack": get(f"{base}/vrack"),
+        "project": get(base, Project),
+        "authorization": get(f"{ai}/authorization", Authorization),
+        "ai regions": get(f"{ai}/capabilities/region", list[AiRegion]),
+        "ai flavors": get(
+            f"{ai}/capabilities/region/{quote(settings.endpoint.region)}/flavor", list[AiFlavor]
+        ),
+        "gpu quota": read(f"{ai}/capabilities/quota", api.gpu_quota),
+        "apps": read(f"{ai}/app", lambda: [*map(GpuUse.of, api.all_apps())]),
+        "kube regions": get(f"{base}/capabilities/kube/regions", list[str]),
+        "kube flavors": get(f"{base}/capabilities/kube/flavors", list[KubeFlavor], region=region),
+        "kube versions": _versions(get("/cloud.json", Description)),
+        "quotas": get(f"{base}/quota", list[Quota]),
+        "vrack": get(f"{base}/vrack", Vrack),
     }
+
+
+def _get(client: OvhClient, path: str, shape: Any, params: Mapping[str, str] | None = None) -> Answer:
+    answer = _ask(
+        client, lambda deadline: client.request("GET", path, params=params or None, deadline=deadline)
+    )
+    return answer.shaped(shape, f"GET {path}")
 
 
 def _ask(client: OvhClient, question: Callable[[float], Any]) -> Answer:
@@ -150,8 +123,9 @@ def _versions(description: Answer) -> Answer:
     """The versions that the API's description of itself, which anybody may read, lists for new clusters."""
     if not description.known:
         return description
-    versions = ((description.value.get("models") or {}).get(_VERSIONS) or {}).get("enum")
-    return Answer(versions) if versions else Answer(trouble=f"GET /cloud.json says nothing about {_VERSIONS}")
+    model = Answer(description.value["models"].get(_VERSIONS))
+    listed = model.shaped(Enumeration, f"GET /cloud.json, {_VERSIONS}")
+    return Answer(listed.value["enum"]) if listed.known else listed
 
 
 def _rights(client: OvhClient, service_name: str, calls: list[Call]) -> Answer:
@@ -164,9 +138,7 @@ def _rights(client: OvhClient, service_name: str, calls: list[Call]) -> Answer:
     answer = _ask(
         client, lambda deadline: client.request("POST", path, {"actions": actions}, deadline=deadline)
     )
-    if answer.known and not isinstance(answer.value, dict):
-        return Answer(trouble=f"POST {path}: an object was expected")
-    return answer
+    return answer.shaped(Rights, f"POST {path}")
 
 
 def model(name: str, token: str, endpoint: str) -> Answer:
@@ -197,5 +169,5 @@ def chart(repository: str, version: str) -> Answer:
                 return Answer(trouble=f"GET {url}: HTTP {answer.status_code}")
             # Several megabytes of YAML, in which a line names the archive of each version.
             return Answer(any(wanted in line for line in answer.iter_lines()))
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Answer(trouble=f"no answer from {url}: {error}")

@@ -1,7 +1,7 @@
-"""Load test of an OpenAI-compatible endpoint: the sandbox, a stack or any URL.
+"""Load test of an OpenAI-compatible endpoint: a stack or any URL.
 
-Without --url and --stack it tests the sandbox that runs. For a URL the Bearer token is read from
-LOADTEST_TOKEN, else from OPENAI_API_KEY. Ctrl-C ends the test and keeps what was measured.
+For a URL the Bearer token is read from LOADTEST_TOKEN, else from OPENAI_API_KEY. Ctrl-C ends the test and
+keeps what was measured.
 """
 
 from __future__ import annotations
@@ -145,12 +145,10 @@ def plan(arguments: argparse.Namespace) -> Plan:
     """What the command line asks for; raises TargetError, ValueError and OSError."""
     chosen: ClosedLoop | OpenLoop = traffic.parse(arguments.traffic)
     given = results.objectives(arguments.goodput)
-    if arguments.output is not None and not arguments.output.parent.is_dir():
-        raise ValueError(f"--output {arguments.output}: there is no folder {arguments.output.parent}")
     if arguments.url:
         target = targets.url(arguments.url, arguments.model)
     else:
-        target = targets.stack(arguments.stack) if arguments.stack else targets.sandbox()
+        target = targets.stack(arguments.stack)
         target = replace(target, model=arguments.model or target.model)
     objectives = given or dict(target.objectives)
     if not arguments.stream:
@@ -172,7 +170,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
 def main() -> int:
     """Runs the command line; exit status 1: nothing succeeded, 2: wrong arguments, 130: interrupted."""
     parser = argparse.ArgumentParser(prog="python -m loadtest", description=__doc__)
-    where = parser.add_mutually_exclusive_group()
+    where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--url", help="base URL of an OpenAI-compatible API, such as https://host/v1")
     where.add_argument("--stack", help="a stack of Pulumi: its outputs have address, model and token")
     parser.add_argument("--model", default="", help="default: the stack's, or the first one that is listed")

@@ -195,7 +195,8 @@ class Client:
         self._url = f"{endpoint.base_url}/chat/completions"
         self.began = clock()
         """When the test began, on the client's clock."""
-        self.in_flight = 0
+        self._starts: dict[int, float] = {}
+        """When the requests under way were to be sent, by their numbers."""
         self.most_in_flight = 0
         self.sent = 0
         self.tokens = 0
@@ -204,6 +205,16 @@ class Client:
     def now(self) -> float:
         """Seconds since the test began."""
         return self._clock() - self.began
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return len(self._starts)
+
+    def waits(self) -> list[float]:
+        """How long the requests under way have taken so far, in seconds from when they were to be sent."""
+        now = self.now()
+        return [now - start for start in self._starts.values()]
 
     async def ask(self, request: Request, start: float | None = None) -> Answer:
         """Sends a request that was to be sent at `start` (None: now) and waits for the end of its answer.
@@ -214,9 +225,10 @@ class Client:
         sent = self.now()
         begin = sent if start is None else start
         answer = Answer(begin, sent - begin, request.prompt_tokens)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.sent += 1
+        number = self.sent
+        self._starts[number] = begin
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             async with asyncio.timeout(self._endpoint.timeout):
                 await self._exchange(body, answer)
@@ -233,7 +245,7 @@ class Client:
         except (aiohttp.ClientError, ValueError) as error:
             self._fail(answer, NOT_THE_API, _named(error))
         finally:
-            self.in_flight -= 1
+            del self._starts[number]
         return answer
 
     def _body(self, request: Request) -> Mapping[str, Any]:

@@ -41,8 +41,8 @@ class Recording:
     samples: list[Sample] = field(default_factory=list)
     duration: float = 0.0
     """Seconds from the begin to the end of the last request, once the test is over."""
-    unfinished: int = 0
-    """Requests that were under way when the test was ended."""
+    unfinished: list[float] = field(default_factory=list)
+    """How long the requests had taken that were under way when the test was ended, in seconds."""
     most_in_flight: int = 0
     partial: str = ""
     """Why the test ended before its traffic did; "" if it did not."""
@@ -69,7 +69,7 @@ async def run(
             sampler.result()
         if not traffic_task.done():
             recording.partial = "interrupted"
-            recording.unfinished = client.in_flight
+            recording.unfinished = client.waits()
     finally:
         for task in (traffic_task, stopped, sampler):
             task.cancel()

@@ -110,9 +110,7 @@ def summary(outcome: Result, replicas: Replicas) -> Group:
             cells = (numbers.mean, *numbers.percentiles.values(), numbers.least, numbers.most, numbers.std)
             table.add_row(label, *(f"{cell:.3f}" if cell < 10 else f"{cell:.1f}" for cell in cells))
     lines = [
-        f"{len(outcome.answers)} requests in {recording.duration:.1f} s: {outcome.completed} succeeded, "
-        f"{len(outcome.answers) - outcome.completed} failed"
-        + (f", {recording.unfinished} were under way at the end" if recording.unfinished else ""),
+        f"{outcome.sent} requests in {recording.duration:.1f} s: {outcome.counts}",
         f"{outcome.per_second(outcome.completed):.2f} requests/s, "
         f"{outcome.per_second(outcome.output_tokens):.0f} output tokens/s, "
         f"at most {recording.most_in_flight} in flight",
@@ -120,28 +118,15 @@ def summary(outcome: Result, replicas: Replicas) -> Group:
     if outcome.goodput is not None:
         share = outcome.goodput * recording.duration / max(1, len(outcome.answers))
         lines.append(
-            f"goodput {outcome.goodput:.2f} requests/s: {share:.1%} of all requests kept the objectives"
+            f"goodput {outcome.goodput:.2f} requests/s: {share:.1%} of the requests that ended kept the "
+            "objectives"
         )
     lines += [f"error: {count} × {kind}: {_example(outcome, kind)}" for kind, count in outcome.errors.items()]
-    lines += scaling(replicas)
+    lines += replicas.lines()
     if recording.partial:
         lines.append(f"partial: {recording.partial}")
     lines += [f"warning: {warning}" for warning in outcome.warnings]
     return Group(table, *map(Text, lines)) if outcome.summaries else Group(*map(Text, lines))
-
-
-def scaling(replicas: Replicas) -> list[str]:
-    """What is known of the replicas, a line for each scale-up."""
-    if not replicas.looks:
-        return [f"replicas: {replicas.source}"]
-    counts = [look.available for look in replicas.looks]
-    lines = [f"replicas: {min(counts)} to {max(counts)}, at the end {counts[-1]}; from {replicas.source}"]
-    lines += [
-        f"{one.replicas} replicas {one.available:.0f} s after the load began, asked for "
-        f"after {one.asked:.0f} s"
-        for one in replicas.scale_ups()
-    ]
-    return lines + ([f"{replicas.failed} looks at the replicas brought no answer"] if replicas.failed else [])
 
 
 def _example(outcome: Result, kind: str) -> str:

@@ -86,6 +86,19 @@ class Replicas:
             elif look.state != _SCALING:
                 asked = None
 
+    def lines(self) -> list[str]:
+        """What was seen, in words, with a line for each scale-up."""
+        if not self.looks:
+            return [f"replicas: {self.source}"]
+        counts = [look.available for look in self.looks]
+        lines = [f"replicas: {min(counts)} to {max(counts)}, at the end {counts[-1]}; from {self.source}"]
+        lines += [
+            f"{one.replicas} replicas {one.available:.0f} s after the load began, asked for "
+            f"after {one.asked:.0f} s"
+            for one in self.scale_ups()
+        ]
+        return lines + ([f"{self.failed} looks at the replicas brought no answer"] if self.failed else [])
+
 
 def platform_api(credentials: Credentials, service_name: str, app_id: str) -> Source:
     """OVHcloud's API with the credentials of an account."""

@@ -9,7 +9,6 @@ from typing import Any
 from dashboards.page import document
 from dashboards.page.document import Mark, Page, Panel, Place, Report, Section, Series
 from loadtest.client import Answer
-from loadtest.progress import scaling
 from loadtest.replicas import Replicas
 from loadtest.results import PERCENTILES, Facts, Result, percentile, token_rates
 
@@ -109,7 +108,7 @@ def page(facts: Facts, outcome: Result, replicas: Replicas) -> Page:
                             custom={"lineInterpolation": "stepAfter"},
                         )
                     ],
-                    "\n".join(scaling(replicas)),
+                    "\n".join(replicas.lines()),
                     nothing=replicas.source,
                 ),
                 _timeseries(
@@ -138,7 +137,7 @@ def page(facts: Facts, outcome: Result, replicas: Replicas) -> Page:
         sections,
         _facts(facts, outcome),
         marks,
-        description=" ".join(outcome.warnings),
+        description=". ".join(outcome.warnings),
     )
     return document.page([report], zero + recording.duration)
 
@@ -148,7 +147,7 @@ def _facts(facts: Facts, outcome: Result) -> dict[str, str]:
     shown = {
         "endpoint": facts.base_url,
         "traffic": facts.traffic.name,
-        "requests": f"{outcome.completed} succeeded, {len(outcome.answers) - outcome.completed} failed",
+        "requests": outcome.counts,
         "duration": f"{recording.duration:.1f} s",
         "requests/s": f"{outcome.per_second(outcome.completed):.2f}",
         "output tokens/s": f"{outcome.per_second(outcome.output_tokens):.0f}",

@@ -90,12 +90,25 @@ class Result:
     errors: Mapping[str, int]
     """By kind, the most frequent first."""
     warnings: Sequence[str]
-    """Why the numbers may say something about the client."""
+    """Why the numbers may say something else than how the endpoint is."""
 
     @property
     def completed(self) -> int:
         """Requests that succeeded."""
         return len(self.answers) - sum(self.errors.values())
+
+    @property
+    def sent(self) -> int:
+        """All requests, those included that were under way at the end."""
+        return len(self.answers) + len(self.recording.unfinished)
+
+    @property
+    def counts(self) -> str:
+        """How the requests ended, in words."""
+        under_way = len(self.recording.unfinished)
+        return f"{self.completed} succeeded, {len(self.answers) - self.completed} failed" + (
+            f", {under_way} under way at the end" if under_way else ""
+        )
 
     @property
     def input_tokens(self) -> int:
@@ -143,8 +156,17 @@ def result(recording: Recording, objectives: Mapping[Objective, float]) -> Resul
         summaries=summaries,
         goodput=met / recording.duration if objectives and recording.duration else None,
         errors=dict(errors.most_common()),
-        warnings=[*_bottlenecks(recording)],
+        warnings=[*_left_out(recording, len(good)), *_bottlenecks(recording)],
     )
+
+
+def _left_out(recording: Recording, succeeded: int) -> Iterator[str]:
+    """Those that wait are the slow ones: without them a server that stalls looks fast."""
+    if waits := recording.unfinished:
+        yield (
+            f"{len(waits)} requests were under way when the test was ended, for up to {max(waits):.1f} s: "
+            f"percentiles are those of the {succeeded} that had succeeded, and too low if these were slower"
+        )
 
 
 def _bottlenecks(recording: Recording) -> Iterator[str]:
@@ -190,7 +212,6 @@ def document(facts: Facts, outcome: Result, replicas: Replicas) -> dict[str, Any
     """The result as JSON, without the gaps of each request (`itls`), which are most of it."""
     recording, answers, traffic = outcome.recording, outcome.answers, facts.traffic
     closed = isinstance(traffic, ClosedLoop)
-    sent = len(answers) + recording.unfinished
     # What was ended early has sent for no longer than it ran.
     seconds = 0.0 if isinstance(traffic, ClosedLoop) else min(traffic.duration, recording.duration)
     lags = Summary.of(answer.lag for answer in answers)
@@ -201,8 +222,8 @@ def document(facts: Facts, outcome: Result, replicas: Replicas) -> dict[str, Any
         "label": None,
         "model_id": facts.model,
         "tokenizer_id": None,
-        "num_prompts": sent,
-        "request_rate": "inf" if closed else sent / (seconds or 1),
+        "num_prompts": outcome.sent,
+        "request_rate": "inf" if closed else outcome.sent / (seconds or 1),
         "max_concurrency": traffic.workers if isinstance(traffic, ClosedLoop) else None,
         "duration": recording.duration,
         "completed": outcome.completed,
@@ -221,7 +242,8 @@ def document(facts: Facts, outcome: Result, replicas: Replicas) -> dict[str, Any
             for key, value in summary.fields(name).items()
         },
         "partial": recording.partial or None,
-        "unfinished": recording.unfinished,
+        "unfinished": len(recording.unfinished),
+        "unfinished_for": [round(wait, 6) for wait in recording.unfinished],
         "base_url": facts.base_url,
         "traffic": traffic.name,
         "seed": facts.seed,

@@ -60,7 +60,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_file_that_is_named_exists(page: Path) -> None:
     for name in re.findall(
-        r"`((?:autoscaling|ci|components|dashboards|docs|doctor|loadtest|policy|sandbox|tests)/[\w./]+)`",
+        r"`((?:autoscaling|ci|components|dashboards|docs|doctor|loadtest|policy|sandbox|stacks|tests)/[\w./]+)`",
         page.read_text(),
     ):
         assert (ROOT / name).exists(), name

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from components.ai_deploy.api import App
 from components.settings import Settings, load
 from doctor import checks, rights
-from doctor.checks import Access, Answer
+from doctor.answers import Access, Answer, GpuUse, Quota
 from doctor.finding import Finding, table
 from tests.components.stacks import SERVICE, configuration
 
@@ -25,9 +24,11 @@ def settings(stack: str = "prod", **changes: Any) -> Settings:
     return load(values, secret=lambda key: True, environment={}, stack=stack)
 
 
-def app(name: str, gpus: int) -> App:
-    spec = {"name": name, "resources": {"gpu": gpus}, "scalingStrategy": {"fixed": {"replicas": 1}}}
-    return App(name, spec, {"state": "RUNNING", "availableReplicas": 1})
+OURS = "0123456789abcdef"
+
+
+def app(name: str, gpus: int, identity: str = "") -> GpuUse:
+    return GpuUse(f"id-of-{name}", name, identity, gpus)
 
 
 def quotas(**parts: dict[str, int]) -> Answer:
@@ -44,10 +45,23 @@ PROD = settings()
 
 
 @pytest.mark.parametrize(
-    ("limit", "others", "level", "told"),
+    ("limit", "apps", "level", "told"),
     [
         (4, [], "ok", "4 at once"),
-        (4, [app(PROD.endpoint.app_name, 1)], "ok", "4 at once"),
+        (
+            4,
+            [app(PROD.endpoint.app_name, 1, OURS), app("it replaces", 1, OURS)],
+            "ok",
+            "none in use by other",
+        ),
+        (
+            4,
+            [app(PROD.endpoint.app_name, 1, "of another stack")],
+            "problem",
+            f"{PROD.endpoint.app_name} (id-of-",
+        ),
+        (4, [app(PROD.endpoint.app_name, 1)], "problem", "an update needs 4"),
+        (4, [app("stopped", 0)], "ok", "none in use by other"),
         (2, [], "problem", "gpuQuota is 4, the project may use 2"),
         (4, [app("notebook", 1)], "problem", "with maxReplicas running an update needs 4"),
         (4, [app("a", 1), app("a", 1)], "problem", "this stack needs up to 4"),
@@ -55,11 +69,17 @@ PROD = settings()
     ],
 )
 def test_the_gpu_quota_has_room_for_the_stack_and_its_updates(
-    limit: int | None, others: list[App], level: str, told: str
+    limit: int | None, apps: list[GpuUse], level: str, told: str
 ) -> None:
-    finding = checks.gpu_quota(Answer(limit), Answer(others), PROD.endpoint)
+    finding = checks.gpu_quota(Answer(limit), Answer(apps), PROD.endpoint, {OURS})
     assert finding.level == level
     assert told in finding.text
+
+
+def test_the_app_that_a_stack_takes_over_is_its_own() -> None:
+    endpoint = settings(adoptAppId="01234567-89ab-cdef-0123-456789abcdef").endpoint
+    apps = Answer([GpuUse(endpoint.adopt_app_id, "made by hand", "", 1)])
+    assert checks.gpu_quota(Answer(4), apps, endpoint, set()).level == "ok"
 
 
 REGIONS = Answer([{"id": "GRA"}])
@@ -70,7 +90,7 @@ REGIONS = Answer([{"id": "GRA"}])
     [
         ([{"id": "h100-1-gpu", "max": 4}], {}, ""),
         ([{"id": "l4-1-gpu", "max": 4}], {}, "h100-1-gpu is not offered in GRA"),
-        ([{"id": "h100-1-gpu", "max": 1}], {"gpuCount": 2, "maxReplicas": 1}, "at most 1 units"),
+        ([{"id": "h100-1-gpu", "max": 1}], {"gpuCount": 2, "maxReplicas": 1}, "at most 1 GPU"),
         ([{"id": "h100-1-gpu", "max": 4}], {"region": "BHS"}, "region BHS has no AI products"),
     ],
 )
@@ -103,6 +123,7 @@ def test_region_and_version_of_the_cluster_are_offered(
         ({"maxInstances": 10, "usedInstances": 8}, "3 instances needed, 2 of 10 free"),
         ({"maxCores": 20, "usedCores": 10}, "12 vCPU needed, 10 of 20 free"),
         ({"maxRam": 40960, "usedRAM": 0}, "46080 MiB of memory needed, 40960 of 40960 free"),
+        ({"maxInstances": None, "usedInstances": None}, ""),
     ],
 )
 def test_the_project_has_room_for_the_nodes(instance: dict[str, int], told: str) -> None:
@@ -110,6 +131,14 @@ def test_the_project_has_room_for_the_nodes(instance: dict[str, int], told: str)
     assert flavor.level == "ok"
     assert room.level == ("problem" if told else "ok")
     assert told in room.text
+
+
+def test_one_of_a_thing_is_not_called_several() -> None:
+    one = settings("dev", nodeCount="1").cluster
+    quota = quotas(instance={"maxInstances": 0})
+    flavor = Answer([{"name": one.node_flavor, "vCPUs": 2, "ram": 7, "state": "available"}])
+    *_, room = checks.nodes(flavor, quota, one, deployed=False)
+    assert "1 instance needed" in room.text
 
 
 def test_what_a_deployed_stack_uses_itself_is_no_problem() -> None:
@@ -217,9 +246,30 @@ def test_without_answers_nothing_is_fine_and_nothing_fails() -> None:
         *("kube regions", "kube flavors", "kube versions", "quotas", "vrack"),
     )
     answers = dict.fromkeys(names, SILENT) | {"details": Answer({})}
-    findings = list(checks.everything(answers, PROD, CALLS, deployed=False))
+    findings = list(checks.everything(answers, PROD, CALLS, identities=()))
     assert {finding.level for finding in findings} == {"unknown"}
     assert all(finding.remedy for finding in findings)
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [{}], [{"region": 7}], [{"region": "GRA11", "instance": []}], "no", None]
+)
+def test_an_answer_of_another_shape_is_unknown(value: Any) -> None:
+    answer = Answer(value).shaped(list[Quota], "GET /quota")
+    assert answer.trouble.startswith("GET /quota: not the documented shape")
+    assert not answer.known
+
+
+def test_what_no_shape_names_does_not_matter() -> None:
+    quota = {"region": "GRA11", "instance": {"maxInstances": 3, "new": []}, "keymanager": 1}
+    assert Answer([quota]).shaped(list[Quota], "GET /quota").value == [
+        {"region": "GRA11", "instance": {"maxInstances": 3}}
+    ]
+
+
+@pytest.mark.parametrize(("status", "level"), [(403, "problem"), (503, "unknown"), (None, "unknown")])
+def test_credentials_that_nobody_has_refused_are_not_wrong(status: int | None, level: str) -> None:
+    assert checks.credentials(Answer(trouble="no answer", status=status)).level == level
 
 
 def test_the_table_has_each_remedy_below_its_finding() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from components.ai_deploy.client import OvhClient
-from components.ai_deploy.credentials import ApplicationKey, Credentials
-from doctor import checks, gather, rights
+from components.ai_deploy.credentials import AccessToken, ApplicationKey, Credentials
+from doctor import answers, checks, gather, rights
 from doctor.finding import Finding
 from sandbox.cloud.settings import RegionQuota
 from tests.ai_deploy.clouds import FAST, Sky, clouds
@@ -28,8 +28,8 @@ def examined(sky: Sky, keys: ApplicationKey = KEYS, **changes: Any) -> dict[str,
     stack = settings(serviceName=PROJECT, **changes)
     client = OvhClient(Credentials(sky.url, keys), FAST)
     details = gather.details(client)
-    answers = gather.questions(client, stack, details, CALLS)
-    findings = [checks.credentials(details), *checks.everything(answers, stack, CALLS, deployed=False)]
+    told = gather.questions(client, stack, details, CALLS)
+    findings = [checks.credentials(details), *checks.everything(told, stack, CALLS, identities=())]
     return {finding.topic: finding for finding in findings}
 
 
@@ -99,6 +99,16 @@ def test_a_right_of_the_doctor_s_own_that_is_missing_is_no_problem(tmp_path: Pat
     assert "ai/capabilities/quota/get" in findings["GPU quota"].text
 
 
+@pytest.mark.parametrize("body", [[], {}, "text", 7, [[]], [{"spec": []}], {"resources": []}], ids=repr)
+def test_answers_of_another_shape_are_unknown_and_nothing_else_happens(body: Any) -> None:
+    with serving(lambda request: Answer(body=body)) as server:
+        client = OvhClient(Credentials(server.url, AccessToken("token")), FAST)
+        told = gather.questions(client, PROD, gather.details(client), CALLS)
+        findings = list(checks.everything(told, PROD, CALLS, identities=()))
+    assert "unknown" in {finding.level for finding in findings}
+    assert {finding.level for finding in findings if "shape" in finding.text} == {"unknown"}
+
+
 def test_wrong_credentials_are_told_without_the_secret(sky: Sky) -> None:
     wrong = ApplicationKey(CREDENTIALS.application_key, "a-wrong-secret", CREDENTIALS.consumer_key)
     finding = checks.credentials(gather.details(OvhClient(Credentials(sky.url, wrong), FAST)))
@@ -154,8 +164,8 @@ def test_what_cannot_be_asked_is_told(token: str, address: str, text: str) -> No
 def test_the_index_of_the_repository_tells_which_charts_there_are() -> None:
     line = "    - https://github.com/prometheus-community/…/kube-prometheus-stack-88.5.3.tgz\n"
     with serving(lambda request: Answer(body=f"entries:\n{line * 1000}".encode())) as server:
-        assert gather.chart(f"{server.url}/", "88.5.3") == checks.Answer(True)
-        assert gather.chart(server.url, "88.5.4") == checks.Answer(False)
+        assert gather.chart(f"{server.url}/", "88.5.3") == answers.Answer(True)
+        assert gather.chart(server.url, "88.5.4") == answers.Answer(False)
     assert server.requests[0].path == "/index.yaml"
     assert not gather.chart(server.url, "88.5.3").known
 

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from loadtest.__main__ import main
 from tests import browser
 from tests.loadtest import server
 from tests.loadtest.server import TOKEN, Server, serving
 
 ROOT = Path(__file__).resolve().parents[2]
+NOWHERE = "http://127.0.0.1:9/v1"
 SMALL = ("--traffic", "article:workers=5,requests=4")
 
 
@@ -156,26 +158,26 @@ async def test_the_token_is_nowhere(tmp_path: Path) -> None:
         (("--timeout", "0"), "above 0"),
         (("--timeout", "soon"), "above 0"),
         (("--output", "no/such/folder/result"), "no folder"),
+        (("--stack", "prod"), "not allowed with argument --url"),
     ],
 )
-async def test_wrong_arguments_are_named_before_the_load(
-    tmp_path: Path, arguments: tuple[str, ...], text: str
+def test_wrong_arguments_are_named_before_anything_is_asked(
+    arguments: tuple[str, ...], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with serving() as running:
-        status, said = await run(tmp_path, running, *arguments)
-        assert running.requests == []
-    assert status == 2
-    assert text in said
-    assert "Traceback" not in said
+    monkeypatch.setattr(sys, "argv", ["loadtest", "--url", NOWHERE, *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert text in capsys.readouterr().err
 
 
-async def test_files_that_cannot_be_written_are_named_before_the_load(tmp_path: Path) -> None:
+def test_files_that_cannot_be_written_are_named_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "taken.html").mkdir()
-    async with serving() as running:
-        status, said = await run(tmp_path, running, "--output", "taken")
-        assert running.requests == []
-    assert status == 2
-    assert "taken.html is a folder" in said
+    monkeypatch.setattr(sys, "argv", ["loadtest", "--url", NOWHERE, "--output", str(tmp_path / "taken")])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "taken.html is a folder" in capsys.readouterr().err
 
 
 async def test_a_browser_draws_the_page(tmp_path: Path) -> None:

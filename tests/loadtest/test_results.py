@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from autoscaling.traffic import parse
-from loadtest import results
+from loadtest import report, results
 from loadtest.client import Answer, Client
 from loadtest.load import Recording, Sample
-from loadtest.progress import Progress
+from loadtest.progress import Progress, summary
 from loadtest.replicas import Look, Replicas
 from loadtest.results import Facts, Summary, percentile, to_json
 
@@ -137,7 +137,7 @@ class TestDocument:
         """The traffic lasts 10 s: answers may take longer, and an interrupt may end it before."""
         for duration, rate in ((20.0, 0.6), (3.0, 2.0)):
             seen = recording(*(answer(second, 0.5, []) for second in range(3)), duration=duration)
-            seen.unfinished = 3
+            seen.unfinished = [0.1, 0.2, 0.3]
             document = results.document(FACTS, results.result(seen, {}), Replicas("nobody"))
             assert document["request_rate"] == pytest.approx(rate)
 
@@ -168,6 +168,23 @@ class TestDocument:
     def test_nothing_succeeded(self) -> None:
         document = self.document(failure(0, "connection"))
         assert (document["completed"], document["output_throughput"]) == (0, 0)
+
+
+def test_those_that_still_wait_are_named_where_percentiles_are() -> None:
+    """A server that stalls answers nobody: the percentiles alone would be those of before."""
+    seen = recording(answer(0, 0.5, [0.1]), failure(1, "HTTP 503"))
+    seen.unfinished, seen.partial = [8.0, 9.0], "interrupted"
+    outcome = results.result(seen, FACTS.objectives)
+    said = io.StringIO()
+    Console(file=said, width=200).print(summary(outcome, Replicas("left out")))
+    assert "4 requests in 10.0 s: 1 succeeded, 1 failed, 2 under way at the end" in said.getvalue()
+    (warning,) = outcome.warnings
+    assert "2 requests were under way when the test was ended, for up to 9.0 s" in warning
+    assert "of the 1 that had succeeded" in warning
+    assert warning in said.getvalue().replace("\n", "")
+    assert warning in report.page(FACTS, outcome, Replicas("left out")).html
+    document = results.document(FACTS, outcome, Replicas("left out"))
+    assert (document["unfinished"], document["unfinished_for"]) == (2, [8.0, 9.0])
 
 
 class TestBottleneck:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import stat
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -20,6 +14,9 @@ from components.ai_deploy.credentials import AccessToken, Credentials
 from loadtest import replicas, target
 from loadtest.client import TargetError
 from loadtest.replicas import Source, UnseenError, native_api, platform_api
+from tests.ai_deploy.servers import Answer, Request, serving
+from tests.components.stacks import SERVICE
+from tests.stacks.programs import know
 
 APP = "01234567-89ab-cdef-0123-456789abcdef"
 OUTPUTS = {
@@ -28,62 +25,22 @@ OUTPUTS = {
     "client_token": "token-of-the-stack",
     "app_id": APP,
 }
-OBJECTIVES = {
-    "timeToFirstToken": {"seconds": 2.5, "percent": 95},
-    "interTokenLatency": {"seconds": 0.1, "percent": 95},
-}
-CONFIG = {"ovh-vllm:region": "GRA", "ovh-vllm:serviceLevelObjectives": json.dumps(OBJECTIVES)}
 ACCOUNT = {
     "OVH_APPLICATION_KEY": "key",
     "OVH_APPLICATION_SECRET": "secret-of-the-account",
     "OVH_CONSUMER_KEY": "consumer-of-the-account",
-    "OVH_CLOUD_PROJECT_SERVICE": "0" * 32,
+    "OVH_CLOUD_PROJECT_SERVICE": SERVICE,
 }
 
 
-@contextmanager
-def answering(status: int, body: object) -> Iterator[str]:
-    """A server that always answers the same."""
+def to_the_token(body: object) -> Callable[[Request], Answer]:
+    """Answers those who bring the stack's token, and refuses all others."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if status == 401 or self.headers.get("Authorization", "") == "Bearer token-of-the-stack":
-                data = json.dumps(body).encode()
-                self.send_response(status)
-            else:
-                data = json.dumps(body).encode()
-                self.send_response(200 if "/sandbox/" in self.path else 403)
-            self.end_headers()
-            self.wfile.write(data)
+    def respond(request: Request) -> Answer:
+        known = request.headers.get("Authorization") == "Bearer token-of-the-stack"
+        return Answer(body=body) if known else Answer(403, {})
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def pulumi(directory: Path, outputs: Mapping[str, Any], config: Mapping[str, str] = CONFIG) -> str:
-    """A folder with a `pulumi` that knows one stack, `prod`."""
-    directory.mkdir(exist_ok=True)
-    values = {key: {"value": value, "secret": False} for key, value in config.items()}
-    (directory / "stack.json").write_text(json.dumps(outputs))
-    (directory / "config.json").write_text(json.dumps(values))
-    program = directory / "pulumi"
-    program.write_text(
-        '#!/bin/sh\ncase "$*" in *"-s prod"|*"-s sandbox") ;; '
-        "*) echo \"error: no stack named '$6' found\" >&2; exit 255;; esac\n"
-        f'cat "{directory}/$1.json"\n'
-    )
-    program.chmod(stat.S_IRWXU)
-    return str(directory)
+    return respond
 
 
 @pytest.fixture(autouse=True)
@@ -134,8 +91,8 @@ class TestUrl:
 
 
 class TestStack:
-    def test_outputs_and_configuration_say_all(self, tmp_path: Path) -> None:
-        os.environ["PATH"] = pulumi(tmp_path, OUTPUTS) + os.pathsep + os.environ["PATH"]
+    def test_outputs_and_settings_say_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        know(tmp_path, monkeypatch, OUTPUTS)
         found = target.stack("prod", {})
         assert (found.base_url, found.token, found.model) == (
             OUTPUTS["openai_base_url"],
@@ -148,64 +105,51 @@ class TestStack:
             "AI Deploy's own API (https://gra.ai.cloud.ovh.net)"
         ]
 
-    def test_the_account_s_api_comes_first_where_there_are_credentials(self, tmp_path: Path) -> None:
-        os.environ["PATH"] = pulumi(tmp_path, OUTPUTS) + os.pathsep + os.environ["PATH"]
+    def test_the_account_s_api_comes_first_where_there_are_credentials(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        know(tmp_path, monkeypatch, OUTPUTS)
         first, second = target.stack("prod", ACCOUNT).replicas
         assert first.name == "the OVHcloud API (https://eu.api.ovh.com/1.0)"
         assert second.name.startswith("AI Deploy's own API")
 
-    def test_a_stack_that_is_not_deployed(self, tmp_path: Path) -> None:
-        os.environ["PATH"] = pulumi(tmp_path, {"model": "tiny"}) + os.pathsep + os.environ["PATH"]
+    def test_the_native_api_is_where_the_environment_says(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        know(tmp_path, monkeypatch, OUTPUTS)
+        (source,) = target.stack("prod", {"OVH_AI_URL": "https://ai.example"}).replicas
+        assert source.name == "AI Deploy's own API (https://ai.example)"
+
+    def test_a_stack_that_is_not_deployed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        know(tmp_path, monkeypatch, {"model": "tiny"})
         with pytest.raises(TargetError, match=r"no output openai_base_url, client_token, app_id: deploy it"):
             target.stack("prod", {})
 
-    def test_a_stack_that_there_is_not(self, tmp_path: Path) -> None:
-        os.environ["PATH"] = pulumi(tmp_path, OUTPUTS) + os.pathsep + os.environ["PATH"]
-        with pytest.raises(TargetError, match=r"stack staging: `pulumi stack` says: error: no stack named"):
+    def test_a_stack_that_there_is_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        know(tmp_path, monkeypatch, OUTPUTS)
+        with pytest.raises(TargetError, match=r"stack staging: no stack named"):
             target.stack("staging", {})
 
-    def test_no_pulumi(self, tmp_path: Path) -> None:
-        os.environ["PATH"] = str(tmp_path)
-        with pytest.raises(TargetError, match="no pulumi on PATH"):
+    def test_mistakes_in_its_settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        know(tmp_path, monkeypatch, OUTPUTS, minReplicas="9")
+        with pytest.raises(TargetError, match=r"stack prod: .*\n.*minReplicas = 9"):
             target.stack("prod", {})
-
-
-class TestSandbox:
-    def write(self, path: Path, api: str, programs: str) -> Path:
-        path.parent.mkdir()
-        path.write_text(f"export SANDBOX_API_URL={api}\nexport PATH={programs}:$PATH\n")
-        return path
-
-    def test_what_its_env_says_is_used(self, tmp_path: Path) -> None:
-        programs = pulumi(tmp_path / "bin", OUTPUTS)
-        with answering(200, {}) as api:
-            found = target.sandbox(self.write(tmp_path / ".sandbox" / "env", api, programs))
-        assert found.base_url == OUTPUTS["openai_base_url"]
-
-    def test_none_runs(self, tmp_path: Path) -> None:
-        with pytest.raises(TargetError, match="no sandbox runs: start one with `make sandbox`, or say"):
-            target.sandbox(tmp_path / "env")
-
-    def test_one_that_has_ended(self, tmp_path: Path) -> None:
-        path = self.write(tmp_path / ".sandbox" / "env", "http://127.0.0.1:9", str(tmp_path))
-        with pytest.raises(TargetError, match="the sandbox does not run any more"):
-            target.sandbox(path)
 
 
 class TestReplicas:
     def test_the_native_api_is_asked_with_the_token(self) -> None:
-        with answering(200, {"status": {"state": "SCALING", "availableReplicas": 2}}) as url:
-            assert native_api(url, "token-of-the-stack", APP).read() == ("SCALING", 2)
+        with serving(to_the_token({"status": {"state": "SCALING", "availableReplicas": 2}})) as server:
+            assert native_api(server.url, "token-of-the-stack", APP).read() == ("SCALING", 2)
 
     def test_a_refusal_says_why_without_the_token(self) -> None:
-        with answering(200, {}) as url, pytest.raises(UnseenError, match="403") as error:
-            native_api(url, "another-token-of-ours", APP).read()
+        with serving(to_the_token({})) as server, pytest.raises(UnseenError, match="403") as error:
+            native_api(server.url, "another-token-of-ours", APP).read()
         assert "another-token-of-ours" not in str(error.value)
 
     def test_the_account_s_api_is_asked_for_the_app(self) -> None:
         app = {"id": APP, "spec": {}, "status": {"state": "RUNNING", "availableReplicas": 3}}
-        with answering(200, app) as url:
-            credentials = Credentials(url, AccessToken("token-of-the-stack"))
+        with serving(to_the_token(app)) as server:
+            credentials = Credentials(server.url, AccessToken("token-of-the-stack"))
             assert platform_api(credentials, "0" * 32, APP).read() == ("RUNNING", 3)
 
     async def test_the_first_source_that_answers_is_taken(self) -> None:
