@@ -218,8 +218,9 @@ def _page(preview: Previews, update: Updates) -> str:
 ## `pulumi preview` without changes
 
 The stack `{STACK}` as it is deployed, and a program with the same plugins and as many resources of each
-({counts}): the same resources of `ovh` and `openstack`, and else ConfigMaps of one line, dynamic resources
-whose provider does nothing, empty components (`tests/prove/plain`). Both are deployed to the same sandbox and
+({counts}):
+the same resources of `ovh` and `openstack`, and else ConfigMaps of one line, dynamic resources whose provider
+does nothing, empty components (`tests/prove/plain`). Both are deployed to the same sandbox and
 previewed in turns, {ROUNDS} times after one that warms the caches. CPU is that of the engine, its plugins and
 the program together.
 
