@@ -140,6 +140,9 @@ class BridgedPlugin(Plugin):
     def resources(self) -> Mapping[str, BridgedResource]:
         """Resource types by token."""
 
+    def cancel(self) -> None:
+        """Does nothing, as `v2Provider.Stop` of the bridge: what the cloud has begun is waited for and kept."""
+
     def check(self, request: CheckRequest) -> CheckResult:
         """Validates and completes inputs."""
         resource = self._resource(request.type)

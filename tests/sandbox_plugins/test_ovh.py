@@ -176,6 +176,13 @@ def test_up_preview_change_refresh_and_destroy_equal_the_recording(engine: Engin
     assert_same_requests(api.calls, expected(phase("destroy")), but="/auth/")
 
 
+def test_an_interrupt_waits_for_what_the_cloud_has_begun(api: Recording) -> None:
+    """Ctrl-C asks every plugin to stop; a cluster or pool that was given up would be lost to the state."""
+    with plugin("sandbox.plugins.ovh") as engine:  # of its own, since it is asked to stop
+        engine.cancel()
+        assert deploy(engine, api)
+
+
 def test_requests_are_signed_as_go_ovh_signs_them(engine: Engine, api: Recording) -> None:
     deploy(engine, api)
     for call, (headers, body) in zip(api.calls, api.sent, strict=True):
