@@ -141,7 +141,7 @@ class BridgedPlugin(Plugin):
         """Resource types by token."""
 
     def cancel(self) -> None:
-        """Does nothing, as `v2Provider.Stop` of the bridge: what the cloud has begun is waited for and kept."""
+        """Does nothing, as the bridge's own `Stop`: what the cloud has begun is waited for and kept."""
 
     def check(self, request: CheckRequest) -> CheckResult:
         """Validates and completes inputs."""
