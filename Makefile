@@ -15,6 +15,9 @@ endif
 # What a target cannot do without: names of variables, and an example of them.
 needs = @$(foreach name,$(1),test -n "$($(name))" || { echo "$(name) is missing: make $@ $(2)" >&2; exit 2; };)
 
+# Any other word would be taken for yes.
+yes_or_no = @case "$($(1))" in ""|yes|no) ;; *) echo "$(1)=$($(1)): yes or no is needed" >&2; exit 2; esac
+
 .DEFAULT_GOAL := help
 .PHONY: help sandbox sandbox-down sandbox-status dashboards rehearse loadtest drill calibrate prices doctor preview deploy drift comment issue recover test lint types unit verify-chart prove clean
 
@@ -41,11 +44,13 @@ prices: $(VENV)/.ready ## Renews components/prices.json from OVHcloud's public c
 
 rehearse: $(VENV)/.ready ## Runs a stack on virtual time under some traffic: make rehearse STACK=prod [TRAFFIC=article] [SWEEP=no] [CALIBRATION=calibration.json]
 	$(call needs,STACK,STACK=prod)
+	$(call yes_or_no,SWEEP)
 	@$(RUN) -m autoscaling --stack "$(STACK)" $(if $(TRAFFIC),--traffic "$(TRAFFIC)") $(if $(SEED),--seed "$(SEED)") $(if $(filter no,$(SWEEP)),--no-sweep) $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(OUTPUT),--output "$(OUTPUT)") $(if $(JSON),--json "$(JSON)")
 
 # Told neither stack nor address, it tests the sandbox, as a shell does that has read the sandbox's environment.
 IN_THE_SANDBOX = environment=$$($(SANDBOX) environment) || { echo "or say what to test: STACK=prod or URL=https://host/v1" >&2; exit 1; }; . "$$environment";
 loadtest: $(VENV)/.ready ## Tests the sandbox, STACK=prod or URL=https://host/v1 under load: make loadtest [TRAFFIC=article] [GOODPUT="ttft:2500 tpot:100"]
+	$(call yes_or_no,STREAM)
 	@$(if $(STACK)$(URL),,$(IN_THE_SANDBOX)) $(RUN) -m loadtest $(if $(URL),--url "$(URL)" $(if $(STACK),--stack "$(STACK)"),--stack "$(or $(STACK),sandbox)") $(if $(MODEL),--model "$(MODEL)") $(if $(TRAFFIC),--traffic "$(TRAFFIC)") $(if $(SEED),--seed "$(SEED)") $(if $(filter no,$(STREAM)),--no-stream) $(if $(GOODPUT),--goodput $(GOODPUT)) $(if $(TIMEOUT),--timeout "$(TIMEOUT)") $(if $(OUTPUT),--output "$(OUTPUT)")
 
 drill: $(VENV)/.ready ## The whole story in minutes: a sandbox of its own, load, scale-up to 3 replicas, faster answers, back to 1
@@ -79,11 +84,9 @@ issue: $(VENV)/.ready ## Opens or renews the issue about a stack's drift: make i
 	$(call needs,STACK COMMENT,STACK=dev COMMENT=file.md)
 	@$(RUN) -m ci issue "$(STACK)" --text "$(COMMENT)"
 
-recover: ## The way back after a killed or interrupted update: make recover STACK=dev
+recover: $(VENV)/.ready ## The way back after a killed or interrupted update: make recover STACK=dev
 	$(call needs,STACK,STACK=dev)
-	-pulumi cancel --yes -s $(STACK)
-	pulumi refresh --yes --skip-preview --clear-pending-creates -s $(STACK)
-	pulumi up --yes --skip-preview --continue-on-error -s $(STACK)
+	@$(RUN) -m ci recover "$(STACK)"
 
 test: lint types unit ## Lint, strict types and the test suite
 
@@ -99,6 +102,7 @@ unit: $(VENV)/.ready
 	@$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 verify-chart: $(VENV)/.ready ## Checks the values against the real chart: make verify-chart CHART=<folder, archive or oci://…>
+	$(call needs,CHART,CHART=<folder or archive or oci://…>)
 	@$(RUN) -m sandbox.toolchain
 	@$(RUN) -m pytest tests/chart --chart-required
 

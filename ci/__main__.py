@@ -1,4 +1,4 @@
-"""`python -m ci preview|deploy|drift|comment|issue STACK`: the steps of the workflows."""
+"""`python -m ci preview|deploy|drift|comment|issue|recover STACK`: what the make targets run."""
 
 from __future__ import annotations
 
@@ -33,13 +33,34 @@ def _tell(kind: report.Kind, stack: str, outcome: Outcome, file: Path | None) ->
     return outcome.status
 
 
+def _drift(stack: str, file: Path | None) -> int:
+    outcome = pulumi.drift(stack)
+    status = _tell("drift check", stack, outcome, file)
+    if outcome.run.changes:
+        where = file or f"`make drift STACK={stack} COMMENT=file.md`"
+        sys.stdout.write(f"{report.drift(outcome.run)}: {where} lists what differs\n")
+    elif status == 0:
+        sys.stdout.write(f"{report.drift(outcome.run)}\n")
+    return status
+
+
+def _text(file: Path, step: str, stack: str) -> str:
+    """What `make <step>` has written for GitHub; raises RefusedError."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RefusedError(
+            f"{file}: there is no such file; `make {step} STACK={stack} COMMENT={file}` writes it"
+        ) from None
+
+
 def _comment(stack: str, file: Path, pull_request: int) -> str:
-    text = file.read_text(encoding="utf-8")
+    text = _text(file, "preview", stack)
     return Repository.of_the_run().comment(pull_request, report.marker("preview", stack), text)
 
 
 def _issue(stack: str, file: Path) -> str:
-    text = file.read_text(encoding="utf-8")
+    text = _text(file, "drift", stack)
     return Repository.of_the_run().issue(f"Drift of {stack}", report.marker("drift check", stack), text)
 
 
@@ -53,16 +74,19 @@ def main() -> int:
         ("drift", pulumi.drift.__doc__),
         ("comment", Repository.comment.__doc__),
         ("issue", Repository.issue.__doc__),
+        ("recover", pulumi.recover.__doc__),
     ):
         step = steps.add_parser(name, help=(about or "").splitlines()[0])
         step.add_argument("stack")
-        step.add_argument("--text", type=Path, required=name in ("comment", "issue"), help="file of Markdown")
+        if name != "recover":
+            required = name in ("comment", "issue")
+            step.add_argument("--text", type=Path, required=required, help="file of Markdown")
         if name in ("preview", "deploy"):
             step.add_argument("--plan", type=Path, help="file of the plan")
         if name == "comment":
             step.add_argument("--pull-request", type=int, required=True)
     given = parser.parse_args()
-    for file in (given.text, getattr(given, "plan", None)):
+    for file in (getattr(given, "text", None), getattr(given, "plan", None)):
         # Not found out when an update is over.
         if file is not None and not file.parent.is_dir():
             parser.error(f"{file}: there is no folder {file.parent}")
@@ -73,11 +97,13 @@ def main() -> int:
             case "deploy":
                 return _tell("update", given.stack, pulumi.deploy(given.stack, given.plan), given.text)
             case "drift":
-                return _tell("drift check", given.stack, pulumi.drift(given.stack), given.text)
+                return _drift(given.stack, given.text)
             case "comment":
                 sys.stdout.write(f"{_comment(given.stack, given.text, given.pull_request)}\n")
             case "issue":
                 sys.stdout.write(f"{_issue(given.stack, given.text)}\n")
+            case "recover":
+                return pulumi.recover(given.stack)
     except (RefusedError, GithubError, PulumiError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -242,14 +242,19 @@ def _headline(kind: Kind, stack: str, run: Run, ok: bool) -> str:
     parts = ", ".join(f"{count} {words[verb]}" for verb, count in counts.items() if count)
     match kind:
         case "drift check":
-            found = len(run.changes)
-            state = f"{found} resource{'s' if found != 1 else ''} not as deployed" if found else "no drift"
+            state = drift(run)
         case _:
             unchanged = f", {run.unchanged} unchanged" if run.unchanged else ""
             state = f"{parts or 'no changes'}{unchanged}"
     failed = not ok and not (kind == "drift check" and run.changes)
     # Pages are small; the words come first.
     return f"{kind.capitalize()} of {stack}: {'failed' if failed else state}"
+
+
+def drift(run: Run) -> str:
+    """What a drift check has found, in a few words."""
+    found = len(run.changes)
+    return f"{found} resource{'s' if found != 1 else ''} not as deployed" if found else "no drift"
 
 
 def _errors(run: Run, ok: bool) -> Iterator[str]:

@@ -177,7 +177,8 @@ class InferenceEndpoint(pulumi.ComponentResource):
             pulumi.log.warn(
                 f"no Hugging Face token: {settings.model} is downloaded without one. Gated models (the page "
                 "asks you to accept terms, such as meta-llama/* and google/gemma-*) need it: "
-                "`pulumi config set --secret huggingFaceToken`, or HF_TOKEN in the environment.",
+                f"`pulumi config set --secret huggingFaceToken -s {pulumi.get_stack()}`, or HF_TOKEN in the "
+                "environment.",
                 resource=self,
             )
         return environment

@@ -281,7 +281,11 @@ def load(
     """
     mistakes = [Mistake(key, None, _unknown(key)) for key in config if key not in KEYS]
     mistakes += [
-        Mistake(key, None, f"is in plain text; replace the secret and `pulumi config set --secret {key}`")
+        Mistake(
+            key,
+            None,
+            f"is in plain text; replace the secret and `pulumi config set --secret {key} -s {stack}`",
+        )
         for key in sorted(_SECRETS)
         if config.get(key) and not secret(key)
     ]

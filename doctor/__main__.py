@@ -44,7 +44,7 @@ def examine(name: str) -> Iterator[Finding]:
     details = gather.details(client)
     yield checks.credentials(details)
     if not details.known:
-        yield unknown("project, offer, quotas", "were not asked for", "mend this first")
+        yield problem("project, offer, quotas", "were not asked for", "mend this first")
         return
     calls = rights.needed(monitoring.grafana_reserved_address)
     answers = gather.questions(client, settings, details, calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -31,13 +32,17 @@ from doctor.answers import (
 )
 from doctor.finding import Finding, ok, problem
 from doctor.rights import IAM_PREFIX, Call
-from stacks.cli import Cli, NoCliError, PulumiError
+from stacks.cli import Cli, NoCliError, PulumiError, UnknownStackError
 from stacks.stack import Stack, identities
 
 HUGGING_FACE = "https://huggingface.co"
 """Where models are, unless HF_ENDPOINT says otherwise, as for Hugging Face's own tools."""
 _PATIENCE = 15.0
 """Seconds after which a question is given up."""
+_BACKEND = re.compile(
+    r"\blog(ged|ging)? ?in\b|access.token|unauthorized|credential|backend|bucket|\.pulumi/|http request"
+)
+"""What an error is about that another login may mend; a token alone is a word of YAML's errors, too."""
 _VERSIONS = "cloud.kube.VersionEnum"
 
 
@@ -45,8 +50,10 @@ def backend(name: str) -> tuple[Stack | None, frozenset[str], Finding]:
     """The stack (None when the CLI cannot read it), the ids of its apps, and what the backend says of it."""
     topic = "Pulumi"
     try:
-        cli = Cli.find()
+        cli = Cli.find(name)
         stack, known = Stack.read(name, cli), identities(name, cli)
+    except UnknownStackError as error:
+        return None, frozenset(), problem(topic, str(error), "name one of them")
     except NoCliError as error:
         return None, frozenset(), problem(topic, "the CLI cannot be had", str(error))
     except PulumiError as error:
@@ -60,7 +67,11 @@ def _remedy(name: str, said: str) -> str:
         return "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to that of the stack"
     if "no stack named" in said:
         return f"`pulumi stack init {name}`, or name another stack"
-    return "`pulumi login <backend>` or PULUMI_BACKEND_URL, and the credentials of the backend"
+    if ".sandbox/project: no such file or directory" in said:
+        return "this shell's sandbox is gone: open another shell, or `make sandbox`"
+    if _BACKEND.search(said):
+        return "`pulumi login <backend>` or PULUMI_BACKEND_URL, and the credentials of the backend"
+    return "mend this and look again"
 
 
 def details(client: OvhClient) -> Answer:

@@ -69,7 +69,7 @@ def stack(name: str, environment: Mapping[str, str] = os.environ) -> Target:
     # Who tests an endpoint need not know the project that it is in.
     project = environment.get(_PROJECT) or _NO_PROJECT
     try:
-        known = Stack.read(name, Cli.find())
+        known = Stack.read(name, Cli.find(name))
         settings = known.settings({**environment, _PROJECT: project})
     except (PulumiError, SettingsError) as error:
         raise TargetError(f"stack {name}: {error}") from None

@@ -19,6 +19,7 @@ from sandbox.engine import EngineError
 from sandbox.processes import ProcessError
 from sandbox.project import CHECKOUT, Folder, ProjectError
 from sandbox.sandbox import Sandbox
+from sandbox.settings import SandboxSettingsError
 from sandbox.toolchain import ToolchainError, ensure
 
 STACK = "sandbox"
@@ -31,11 +32,11 @@ def up(sandbox: Sandbox, console: Console, settings: Path | None) -> None:
             f"`python {' '.join(command.command[1:])}` is at work here already (process {command.id}): "
             "wait until it ends, or end it and everything else with `make sandbox-down`"
         )
+    if settings is not None:
+        sandbox.check(settings)
     toolchain = ensure(console.step)
     if sandbox.runs:
-        console.step(
-            "the local cloud runs already" + (", with the settings of its start" if settings else "")
-        )
+        console.step("the local cloud runs already")
         sandbox.wait()
     else:
         console.step("starting the local cloud")
@@ -69,7 +70,7 @@ def down(sandbox: Sandbox, console: Console) -> None:
         # A stack file with a mistake, say, must not keep the sandbox alive.
         except (ToolchainError, EngineError, ProjectError, httpx.HTTPError) as error:
             console.step(f"{error}; what is left goes away with the local cloud")
-    console.step(f"the sandbox is gone, {sandbox.remove()} processes ended")
+    console.gone("the sandbox", sandbox.remove())
 
 
 def _destroy(sandbox: Sandbox, console: Console) -> None:
@@ -98,14 +99,16 @@ def environment(sandbox: Sandbox) -> None:
     sys.stdout.write(f"{file}\n")
 
 
-def dashboards(sandbox: Sandbox, console: Console, output: Path | None, seconds: float | None) -> None:
+def dashboards(sandbox: Sandbox, console: Console, output: Path | None, length: str | None) -> None:
     """Writes the dashboards, with the data of the running Prometheus, as one HTML page."""
     addresses = sandbox.addresses() if sandbox.runs else []
     if not addresses:
         raise ProcessError("no Prometheus runs in the local cloud; `make sandbox` starts one")
     path = output or sandbox.folder.dashboards
     try:
-        page = render(sandbox.dashboards()[0], addresses[0].prometheus, seconds=seconds)
+        files.check(path)
+        shown = seconds(length) if length else None
+        page = render(sandbox.dashboards()[0], addresses[0].prometheus, seconds=shown)
         files.write(path, [page.html])
     except (OSError, ValueError) as error:
         raise ProcessError(f"no page of the dashboards: {error}") from error
@@ -148,7 +151,7 @@ def main() -> int:
     commands.add_parser("environment", help=environment.__doc__)
     show = commands.add_parser("dashboards", help=dashboards.__doc__)
     show.add_argument("--output", type=Path, help="the page (default: dashboards.html in .sandbox)")
-    show.add_argument("--range", type=seconds, help="time range up to now, such as 15m (default: 1h)")
+    show.add_argument("--range", help="time range up to now, such as 15m (default: 1h)")
     commands.add_parser("drill", help=drill.run.__doc__)
     arguments = parser.parse_args()
     sandbox, console = Sandbox(Folder()), Console()
@@ -169,7 +172,14 @@ def main() -> int:
     except drill.DrillError as error:
         sys.stderr.write(f"the drill failed at this step: {error}\n")
         return 1
-    except (ToolchainError, EngineError, ProcessError, ProjectError, smoke.SmokeError) as error:
+    except (
+        ToolchainError,
+        EngineError,
+        ProcessError,
+        ProjectError,
+        SandboxSettingsError,
+        smoke.SmokeError,
+    ) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except httpx.HTTPError as error:

@@ -20,6 +20,10 @@ class Console:
         """A line below the step."""
         self._line(f"          {text}")
 
+    def gone(self, what: str, processes: int) -> None:
+        """The last step of a sandbox, with how many processes it ended."""
+        self.step(f"{what} is gone, {processes} process{'' if processes == 1 else 'es'} ended")
+
     def _line(self, text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

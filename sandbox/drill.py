@@ -103,7 +103,7 @@ def run(plan: Plan, console: Console) -> None:
             # An impatient second Ctrl-C must not leave anything behind.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
-            console.step(f"the drill's sandbox is gone, {sandbox.remove()} processes ended")
+            console.gone("the drill's sandbox", sandbox.remove())
     console.step("timeline:")
     for seconds, text in timeline.events:
         console.detail(f"{seconds:6.1f} s  {text}")
@@ -179,6 +179,8 @@ class Scene:
 
         async def now() -> tuple[float, float]:
             async with http.get(metrics) as response:
+                if response.status >= 500:
+                    return 0.0, 0.0  # no replica answers just now
                 text = await response.text()
             try:
                 running, waiting = (read_metric(text, name) for name in _GAUGES)

@@ -63,6 +63,11 @@ class Folder:
         return self.root / "dashboards.html"
 
     @property
+    def settings(self) -> Path:
+        """What the local cloud was started with, see `sandbox.settings`; none if it was given no file."""
+        return self.root / "settings.toml"
+
+    @property
     def connection(self) -> Path:
         """How to reach the local cloud, see `sandbox.connection`."""
         return self.root / "connection.json"

@@ -14,8 +14,10 @@ import httpx
 from sandbox import processes, project
 from sandbox.connection import Addresses, Connection
 from sandbox.engine import Engine
+from sandbox.files import write_private
 from sandbox.plugin_scripts import install_plugins
 from sandbox.project import Folder
+from sandbox.settings import defaults, read
 from sandbox.toolchain import Toolchain
 from sandbox.toolchain.tools import PULUMI, TOOLS
 
@@ -49,13 +51,28 @@ class Sandbox:
 
         What an earlier cloud left goes away: its state describes objects that ended with it.
         """
+        content = None if settings is None else settings.read_bytes()
         self.remove()
         environment = {**os.environ, **processes.mark(self.folder.root)}
         command = [sys.executable, "-m", "sandbox.server", str(self.folder.root)]
-        if settings is not None:
-            command += ["--settings", str(settings.resolve())]
+        if content is not None:
+            write_private(self.folder.settings, content)
+            command += ["--settings", str(self.folder.settings.resolve())]
         self._cloud.start(command, environment, project.CHECKOUT)
         self.wait()
+
+    def check(self, settings: Path) -> None:
+        """Raises what is wrong with starting the local cloud with this file, or with going on with it.
+
+        SandboxSettingsError tells mistakes in the file, ProcessError that the cloud runs with other settings.
+        """
+        base = defaults()
+        wanted, kept = read(settings, base), self.folder.settings
+        if self.runs and wanted != (read(kept, base) if kept.exists() else base):
+            raise processes.ProcessError(
+                f"the local cloud runs already, with other settings than those of {settings}: "
+                "`make sandbox-down` first"
+            )
 
     def wait(self) -> None:
         """Waits until the local cloud, which has been started, listens; raises ProcessError."""

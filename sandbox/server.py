@@ -22,7 +22,6 @@ from aiohttp import web
 from sandbox import processes
 from sandbox.clock import Clock
 from sandbox.cloud.cloud import Cloud
-from sandbox.cloud.settings import CloudSettings, Credentials
 from sandbox.cluster.cluster import KubeCluster
 from sandbox.cluster.controllers.grafana_page import provisioned
 from sandbox.cluster.monitoring import Binaries, Monitoring
@@ -35,7 +34,7 @@ from sandbox.inference.replica import VllmReplicas
 from sandbox.interfaces import Cluster, ClusterFactory, Infrastructure
 from sandbox.project import Folder
 from sandbox.servers import listen
-from sandbox.settings import SandboxSettings, SandboxSettingsError, read
+from sandbox.settings import SandboxSettings, SandboxSettingsError, defaults, read
 from sandbox.tls import Authority, server_context
 from sandbox.toolchain import ensure
 
@@ -204,8 +203,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the sandbox keeps its files")
     parser.add_argument("--settings", type=Path, help="TOML file, see sandbox.settings")
     arguments = parser.parse_args()
-    credentials = Credentials(*(secrets.token_hex(16) for _ in range(3)))
-    settings = SandboxSettings(CloudSettings(credentials, project=secrets.token_hex(16)))
+    settings = defaults()
     if arguments.settings is not None:
         try:
             settings = read(arguments.settings, settings)

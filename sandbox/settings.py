@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import secrets
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
-from sandbox.cloud.settings import CloudSettings
+from sandbox.cloud.settings import CloudSettings, Credentials
 from sandbox.cluster.cluster import ClusterSettings
 from sandbox.inference.gateway import Balancing
 from sandbox.inference.replica import ReplicaSettings
 
-_T = TypeVar("_T")
-
 
 class SandboxSettingsError(Exception):
-    """The file is not what it should be; the text names file, key and value."""
+    """The file is not what it should be; the text names it and every mistake with key and value."""
 
 
 @dataclass(frozen=True)
@@ -44,29 +43,47 @@ class SandboxSettings:
     """Until a changed Secret reaches Prometheus and other programs; a kubelet takes up to 90 s."""
 
 
-def read(path: Path, defaults: SandboxSettings) -> SandboxSettings:
-    """The defaults with what the file says instead; raises SandboxSettingsError."""
+def defaults() -> SandboxSettings:
+    """The settings of a local cloud without a file: a project and credentials that nobody else has."""
+    credentials = Credentials(*(secrets.token_hex(16) for _ in range(3)))
+    return SandboxSettings(CloudSettings(credentials, project=secrets.token_hex(16)))
+
+
+def read(path: Path, base: SandboxSettings) -> SandboxSettings:
+    """The settings `base` with what the file says instead; raises SandboxSettingsError."""
     try:
-        return _override(defaults, tomllib.loads(path.read_text(encoding="utf-8")), "")
-    except (OSError, tomllib.TOMLDecodeError, ValueError) as error:
+        changes = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SandboxSettingsError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
         raise SandboxSettingsError(f"{path}: {error}") from error
+    mistakes: list[str] = []
+    settings: SandboxSettings = _override(base, changes, "", mistakes)
+    if mistakes:
+        count = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}"
+        raise SandboxSettingsError(f"{count} in {path}:\n" + "\n".join(f"  - {line}" for line in mistakes))
+    return settings
 
 
-def _override(settings: _T, changes: Mapping[str, Any], prefix: str) -> _T:
+def _override(settings: Any, changes: Mapping[str, Any], prefix: str, mistakes: list[str]) -> Any:
+    """The settings (a dataclass) with the changes that are none of the mistakes, which it adds to."""
     types = get_type_hints(type(settings), include_extras=True)
     changed: dict[str, Any] = {}
     for key, value in changes.items():
+        current = getattr(settings, key, None)
         if key not in types:
             nearest = difflib.get_close_matches(key, types, n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(types)}"
-            raise ValueError(f"{prefix}{key} is not known{hint}")
-        current = getattr(settings, key)
-        if is_dataclass(current) and isinstance(value, dict):
-            changed[key] = _override(current, value, f"{prefix}{key}.")
-            continue
-        adapter: TypeAdapter[Any] = TypeAdapter(types[key])
-        try:
-            changed[key] = adapter.validate_python(value)
-        except ValidationError as error:
-            raise ValueError(f"{prefix}{key} = {value!r}: {error.errors()[0]['msg']}") from error
-    return replace(settings, **changed)  # type: ignore[type-var]
+            hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(types)}"
+            written = "" if isinstance(value, dict) else f" = {value!r}"
+            mistakes.append(f"{prefix}{key}{written}: is not known; {hint}")
+        elif is_dataclass(current) and isinstance(value, dict):
+            changed[key] = _override(current, value, f"{prefix}{key}.", mistakes)
+        elif is_dataclass(current):
+            mistakes.append(f"{prefix}{key} = {value!r}: must be a table, [{prefix}{key}]")
+        else:
+            adapter: TypeAdapter[Any] = TypeAdapter(types[key])
+            try:
+                changed[key] = adapter.validate_python(value)
+            except ValidationError as error:
+                mistakes.append(f"{prefix}{key} = {value!r}: {error.errors()[0]['msg']}")
+    return replace(settings, **changed)

@@ -16,18 +16,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dashboards.page", description=__doc__)
     parser.add_argument("--prometheus", required=True, metavar="URL", help="address of Prometheus")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the page")
-    parser.add_argument(
-        "--range",
-        type=grafana.seconds,
-        metavar="15m",
-        help="time range up to now (default: the dashboard's own)",
-    )
+    parser.add_argument("--range", metavar="15m", help="time range up to now (default: the dashboard's own)")
     parser.add_argument("dashboards", nargs="+", type=Path, metavar="dashboard.json")
     arguments = parser.parse_args()
     try:
         files.check(arguments.output)
+        shown = grafana.seconds(arguments.range) if arguments.range else None
         texts = {str(path): path.read_text(encoding="utf-8") for path in arguments.dashboards}
-        page = render(texts, arguments.prometheus, seconds=arguments.range)
+        page = render(texts, arguments.prometheus, seconds=shown)
         files.write(arguments.output, [page.html])
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")

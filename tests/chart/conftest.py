@@ -30,21 +30,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One error, and not one for each test."""
+    if config.getoption("--chart-required", default=False) and isinstance(found := _found(), MissingError):
+        raise pytest.UsageError(f"--chart-required: {found}")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Here and not in the fixture, so that the summary says it once."""
-    required = item.config.getoption("--chart-required", default=False)
-    if "chart" in getattr(item, "fixturenames", ()) and not required:
-        found = _found()
-        if isinstance(found, MissingError):
-            pytest.skip(f"comparison with the real chart left out: {found}")
+    if "chart" in getattr(item, "fixturenames", ()) and isinstance(found := _found(), MissingError):
+        pytest.skip(f"comparison with the real chart left out: {found}")
 
 
 @pytest.fixture(scope="session")
 def chart() -> Chart:
     """The chart in the version that the stacks pin."""
     found = _found()
-    if isinstance(found, MissingError):
-        raise found
+    assert isinstance(found, Chart), "a test that uses it is skipped without"
     return found
 
 

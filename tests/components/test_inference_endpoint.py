@@ -35,7 +35,7 @@ def endpoint(
         for name in InferenceEndpoint.__annotations__:
             pulumi.export(name, getattr(made, name))
 
-    return deploy(program, failing={failing}, preview=preview)
+    return deploy(program, stack=stack, failing={failing}, preview=preview)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_without_a_hugging_face_token_a_warning_names_the_model_and_who_needs_on
     assert "mistralai/Ministral-3-3B-Instruct-2512" in warning
     assert "Gated models" in warning
     assert "meta-llama/*" in warning
-    assert "huggingFaceToken" in warning
+    assert "huggingFaceToken -s dev`" in warning
 
 
 def test_tokens_may_call_this_deployment_and_nothing_else(prod: Deployment) -> None:

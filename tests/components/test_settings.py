@@ -323,6 +323,7 @@ def test_the_environment_says_where_the_platform_is_when_the_stack_does_not() ->
 def test_a_secret_in_plain_text_is_refused_and_not_repeated(key: str) -> None:
     text = mistakes({key: "canary"})
     assert f"ovh-vllm:{key}: is in plain text" in text
+    assert f"--secret {key} -s prod`" in text
     assert "canary" not in text
 
 

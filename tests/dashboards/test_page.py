@@ -539,6 +539,21 @@ class TestRender:
             assert command.main() == 1
         assert said in capsys.readouterr().err
 
+    def test_the_command_says_how_to_write_a_range(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = [
+            "--prometheus",
+            "http://127.0.0.1:9",
+            "--output",
+            str(tmp_path / "page.html"),
+            "--range",
+            "foo",
+        ]
+        monkeypatch.setattr(sys, "argv", ["page", *words, "board.json"])
+        assert command.main() == 1
+        assert capsys.readouterr().err == "'foo' is no duration; write it as 90s, 15m, 1h30m or 7d\n"
+
     def test_the_command_says_that_an_address_is_none(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -17,6 +17,7 @@ from tests.ai_deploy.clouds import FAST, Sky, clouds
 from tests.ai_deploy.servers import Answer, Request, serving
 from tests.doctor.test_checks import settings
 from tests.sandbox_cloud.fakes import CREDENTIALS, PROJECT
+from tests.stacks.programs import install
 
 KEYS = ApplicationKey(CREDENTIALS.application_key, CREDENTIALS.application_secret, CREDENTIALS.consumer_key)
 PROD = settings(serviceName=PROJECT)
@@ -172,3 +173,40 @@ def test_the_index_of_the_repository_tells_which_charts_there_are() -> None:
 
 def test_a_registry_has_no_index() -> None:
     assert not gather.chart("oci://ghcr.io/prometheus-community/charts", "88.5.3").known
+
+
+LOGIN = "`pulumi login <backend>` or PULUMI_BACKEND_URL, and the credentials of the backend"
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("error: PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions", LOGIN),
+        ("error: invalid access token", LOGIN),
+        ('error: read ".pulumi/meta.yaml": blob (code=Unknown): operation error S3: no such host', LOGIN),
+        (
+            "error: incorrect passphrase",
+            "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to that",
+        ),
+        ("error: no stack named 'dev' found", "`pulumi stack init dev`, or name another stack"),
+        ("error: chdir /work/.sandbox/project: no such file or directory", "this shell's sandbox is gone"),
+        ("Pulumi.dev.yaml is not valid YAML: a character that cannot start any token", "mend this and"),
+    ],
+)
+def test_what_the_cli_says_is_told_with_what_may_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, remedy: str
+) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///state")
+    install(tmp_path, f"cat >&2 <<'END'\n{said}\nEND\nexit 255", monkeypatch)
+    stack, known, finding = gather.backend("dev")
+    assert (stack, known, finding.level) == (None, frozenset(), "problem")
+    assert finding.text == said.removeprefix("error: ")
+    assert finding.remedy.startswith(remedy)
+
+
+def test_a_stack_that_there_is_not_is_not_to_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, f"touch {tmp_path}/asked", monkeypatch)
+    _, _, finding = gather.backend("nope")
+    assert finding.text == "there is no Pulumi.nope.yaml; the stacks are dev, prod, sandbox"
+    assert finding.remedy == "name one of them"
+    assert not (tmp_path / "asked").exists()

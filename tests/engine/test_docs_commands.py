@@ -26,6 +26,7 @@ REAL_CLOUD = "# real cloud"
 
 TARGETS = "run by test_targets.py, with assertions on what it says and changes"
 TOKENS = "run by test_tokens.py, under traffic"
+FAILURES = "run by test_failures.py, with assertions on what is there after each"
 NOT_RUN = {
     "make sandbox": "its steps are those of the fixture `deployment` and of test_deployment.py",
     "make test": "runs this test",
@@ -34,6 +35,9 @@ NOT_RUN = {
     ".venv/bin/python -m pytest tests/components": "a part of `make test`",
     "pulumi config set tokenGeneration 2 -s sandbox": TOKENS,
     "pulumi up -s sandbox": TOKENS,
+    "pulumi up -s dev --yes --continue-on-error": FAILURES,
+    "pulumi up -s dev --yes": FAILURES,
+    "pulumi destroy -s dev --yes": FAILURES,
     "pulumi preview -s dev": "run by test_policies.py",
     "pulumi preview -s prod": "run by test_policies.py",
     "make preview STACK=sandbox COMMENT=.sandbox/preview.md PLAN=.sandbox/plan.json": TARGETS,

@@ -86,6 +86,7 @@ def test_drift_fails_the_check_and_is_told(deployment: Deployment, tmp_path: Pat
     finally:
         call(deployment, "PUT", f"/kube/{kube}", {"name": name})
     assert said.returncode != 0
+    assert said.stdout.endswith(f"1 resource not as deployed: {comment} lists what differs\n")
     assert "1 resource not as deployed" in comment.read_text()
     assert f"name: {name} → renamed-by-hand" in comment.read_text()
 
@@ -94,8 +95,17 @@ def test_without_drift_the_check_is_clean(deployment: Deployment, tmp_path: Path
     before = deployment.state()
     said = make(deployment, "drift", "STACK=sandbox", f"COMMENT={tmp_path / 'drift.md'}")
     assert said.returncode == 0, said.stdout + said.stderr
+    assert said.stdout.endswith("no drift\n")
     assert "no drift" in (tmp_path / "drift.md").read_text()
     assert deployment.state() == before
+
+
+def test_the_way_back_is_open_when_nothing_was_killed(deployment: Deployment) -> None:
+    """What it mends is in test_crashes.py; the real CLI takes the commands here."""
+    said = make(deployment, "recover", "STACK=sandbox")
+    assert said.returncode == 0, said.stdout + said.stderr
+    for secret in (CANARY, *secrets(deployment)):
+        assert secret not in said.stdout + said.stderr
 
 
 def test_the_doctor_finds_nothing_wrong_and_changes_nothing(deployment: Deployment) -> None:
@@ -119,7 +129,7 @@ def test_the_doctor_tells_a_wrong_passphrase_from_a_missing_stack(deployment: De
     assert "not-this-one" not in wrong.stdout + wrong.stderr
     missing = make(deployment, "doctor", "STACK=staging")
     assert missing.returncode != 0
-    assert "pulumi stack init staging" in missing.stdout
+    assert "there is no Pulumi.staging.yaml; the stacks are dev, prod, sandbox" in missing.stdout
 
 
 def test_the_doctor_reports_mistakes_in_the_settings(deployment: Deployment) -> None:

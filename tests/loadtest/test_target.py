@@ -127,7 +127,7 @@ class TestStack:
 
     def test_a_stack_that_there_is_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         know(tmp_path, monkeypatch, OUTPUTS)
-        with pytest.raises(TargetError, match=r"stack staging: no stack named"):
+        with pytest.raises(TargetError, match=r"stack staging: there is no Pulumi\.staging\.yaml; the"):
             target.stack("staging", {})
 
     def test_mistakes_in_its_settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

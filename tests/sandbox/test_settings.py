@@ -1,4 +1,4 @@
-"""A settings file changes what it names; a mistake names file, key and value."""
+"""A settings file changes what it names; each mistake is told with file, key and value."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ def test_what_is_not_named_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sped = 50", "sped is not known; did you mean speed?"),
-        ("[cloud.delays]\nimage = 1", "cloud.delays.image is not known"),
+        ("sped = 50", "sped = 50: is not known; did you mean speed?"),
+        ("[clud]\ngpu_quota = 2", "clud: is not known; did you mean cloud?"),
+        ("[cloud.delays]\nimage = 1", "cloud.delays.image = 1: is not known"),
+        ("cloud = 4", "cloud = 4: must be a table, [cloud]"),
         ("speed = 'fast'", "speed = 'fast'"),
         ("speed = 0", "speed = 0: Input should be greater than 0"),
         ("[cloud]\npolling_interval = 0", "cloud.polling_interval = 0"),
@@ -40,11 +42,25 @@ def test_what_is_not_named_stays(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(SandboxSettingsError, match=r"cloud\.toml: ") as error:
+    with pytest.raises(SandboxSettingsError, match=r"cloud\.toml:") as error:
         read(file(tmp_path, text), DEFAULTS)
     assert message in str(error.value)
 
 
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    path = file(tmp_path, "sped = 50\nspeed = 0\n[cloud]\ngpu_quota = 'four'\n[cloud.delays]\nimage = 1\n")
+    with pytest.raises(SandboxSettingsError) as error:
+        read(path, DEFAULTS)
+    title, *lines = str(error.value).splitlines()
+    assert title == f"4 mistakes in {path}:"
+    assert [line.partition(": ")[0] for line in lines] == [
+        "  - sped = 50",
+        "  - speed = 0",
+        "  - cloud.gpu_quota = 'four'",
+        "  - cloud.delays.image = 1",
+    ]
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SandboxSettingsError, match=r"nowhere\.toml"):
+    with pytest.raises(SandboxSettingsError, match=r"nowhere\.toml: No such file or directory$"):
         read(tmp_path / "nowhere.toml", DEFAULTS)

@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     variables = {
-        name: value for name, value in os.environ.items() if name not in ("STACK", "URL", "MAKEFLAGS")
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("STACK", "URL", "CHART", "MAKEFLAGS")
     }
     command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
@@ -29,6 +31,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         *(([target], "STACK") for target in ("rehearse", "doctor", "preview", "deploy", "drift", "recover")),
         (["calibrate"], "RESULT"),
+        (["verify-chart"], "CHART"),
         (["issue", "STACK=dev"], "COMMENT"),
         (["comment", "COMMENT=file.md", "PULL_REQUEST=1"], "STACK"),
         (["comment", "STACK=dev", "COMMENT=file.md"], "PULL_REQUEST"),
@@ -41,6 +44,19 @@ def test_what_a_target_cannot_do_without_is_named(arguments: list[str], missing:
     assert said.stderr.startswith(f"{missing} is missing: make {arguments[0]} ")
     assert f" {missing}=" in said.stderr
     assert said.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable"), [(["rehearse", "STACK=prod"], "SWEEP"), (["loadtest", "STACK=prod"], "STREAM")]
+)
+def test_what_is_neither_yes_nor_no_is_refused(arguments: list[str], variable: str) -> None:
+    said = make(*arguments, "RUN=echo", f"{variable}=maybe")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr.startswith(f"{variable}=maybe: yes or no is needed\n")
+    option = f"--no-{variable.lower()}"
+    for given, wanted in ((f"{variable}=no", True), (f"{variable}=yes", False), (f"{variable}=", False)):
+        said = make(*arguments, "RUN=echo", given)
+        assert (said.returncode, option in said.stdout) == (0, wanted)
 
 
 def executable(path: Path, script: str) -> Path:
