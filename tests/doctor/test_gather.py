@@ -189,7 +189,10 @@ LOGIN = "`pulumi login <backend>` or PULUMI_BACKEND_URL, and the credentials of 
             "set PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE to that",
         ),
         ("error: no stack named 'dev' found", "`pulumi stack init dev`, or name another stack"),
-        ("error: chdir /work/.sandbox/project: no such file or directory", "this shell's sandbox is gone"),
+        (
+            "error: chdir /home/me/ovh-vllm/.sandbox/project: no such file or directory",
+            "this shell's sandbox is gone",
+        ),
         ("Pulumi.dev.yaml is not valid YAML: a character that cannot start any token", "mend this and"),
     ],
 )

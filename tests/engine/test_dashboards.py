@@ -28,8 +28,9 @@ REPLICAS = 3
 CALLERS = 160
 """More than 50 for each replica: the scaler goes to its maximum and stays there."""
 
-SECONDS = 320 if "SCREENSHOTS" in os.environ else 45
-"""What the page shows; for a picture more than the 5 minutes that rates are of."""
+SECONDS = 320 if "SCREENSHOTS" in os.environ else 65
+"""What the page shows: bars come at full minutes, of which one has to be in it. For a picture more than the 5
+minutes that rates are of."""
 
 
 @dataclass(frozen=True)
